@@ -1,0 +1,63 @@
+"""What an algorithm is: a frozen dataclass of the paper's parameters, and one coroutine for each role.
+
+`Centralized` methods have a server on rank 0 and workers 1..n on ranks 1..n; in `Decentralized` ones every rank is a
+peer, and rank r is worker r + 1. A coroutine sees the world through four things only:
+
+node    what it may do: send, recv, drain, compute, sleep, start, join (`mpibench.node.Node`)
+x       the start, a vector: a numpy array or a torch tensor, never written, only replaced (`x = x - γ * g`)
+f       this worker's objective: `ξ = f.sample()` draws a sample, `f.gradient(x, ξ)` is its stochastic gradient, to be
+        handed to `node.compute`
+watch   `while watch(k, x):` shows iteration k and its point and asks whether to go on; `watch.used(i, delay)` and
+        `watch.discarded(i, delay)` say what became of a gradient of rank i that was computed `delay` updates ago
+
+The first coroutine to return ends the run on every rank, so no algorithm has shutdown code.
+"""
+
+from typing import ClassVar
+
+from mpibench.parameters import Count, Finite, NonNegative, Positive, Probability, Threshold
+
+__all__ = ["Centralized", "Count", "Decentralized", "Finite", "NonNegative", "Positive", "Probability", "Threshold"]
+
+
+class Algorithm:
+    """What engines must know of a method beside its text."""
+
+    newest_only: ClassVar[frozenset] = frozenset()  # tags of which only the newest message to a rank matters
+    tolerates_loss: ClassVar[bool] = False  # whether an experiment may lose this method's messages
+
+
+class Centralized(Algorithm):
+    """A server on rank 0 and workers on ranks 1..n; write `server(node, x, watch)` and `worker(node, f)`."""
+
+    @staticmethod
+    def ranks(workers):
+        """Number of ranks that `workers` workers need."""
+        return workers + 1
+
+    @staticmethod
+    def worker_number(rank):
+        """The worker 1..n on this rank; 0 is the server."""
+        return rank
+
+    def program(self, node, x, f, watch):
+        """The coroutine of this rank."""
+        return self.server(node, x, watch) if node.rank == 0 else self.worker(node, f)
+
+
+class Decentralized(Algorithm):
+    """Every rank is a peer; write `peer(node, x, f, watch)`."""
+
+    @staticmethod
+    def ranks(workers):
+        """Number of ranks that `workers` workers need."""
+        return workers
+
+    @staticmethod
+    def worker_number(rank):
+        """The worker 1..n on this rank."""
+        return rank + 1
+
+    def program(self, node, x, f, watch):
+        """The coroutine of this rank."""
+        return self.peer(node, x, f, watch)

@@ -1,0 +1,1 @@
+"""The methods, one a file; the file's name is the name in experiments."""

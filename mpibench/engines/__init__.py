@@ -1,0 +1,1 @@
+"""The worlds that an algorithm's text runs in: `simulation` (virtual time) and `mpi` (real ranks)."""
