@@ -3,3 +3,7 @@
 
 class InvalidInput(ValueError):
     """A wrong experiment, parameter, file or launch; the command line prints the sentence and exits with code 2."""
+
+
+class DiskFull(Exception):
+    """No space is left where results are written; the command line prints the sentence and exits with code 1."""

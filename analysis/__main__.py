@@ -1,0 +1,113 @@
+"""The command line: `python -m analysis table|curves FILES_OR_DIRS...`. Heavy imports wait until they are needed."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from analysis.errors import InvalidInput
+
+paths = click.argument("paths", metavar="FILES_OR_DIRS...", nargs=-1, required=True)
+allow_poor_fidelity = click.option(
+    "--allow-poor-fidelity", is_flag=True, help="Show emulated runs that did not keep their modelled pace, too."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main():
+    """Tables and figures from result files, and from nothing else."""
+
+
+@main.command()
+@paths
+@click.option("--base", metavar="NAME", help="Method that the others are compared with.  [default: minibatch_sgd]")
+@click.option("--target", "targets", type=float, multiple=True, help="A target to show; repeatable.  [default: all]")
+@click.option(
+    "--format", "form", type=click.Choice(["markdown", "latex", "csv"]), default="markdown", show_default=True
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: the terminal]")
+@allow_poor_fidelity
+def table(paths, base, targets, form, out, allow_poor_fidelity):
+    """Time to target of every method: median, interval, success, ratio to a base.
+
+    One table for each experiment, engine and clock in the result files.
+    """
+    from analysis import tables
+    from analysis.races import load
+
+    races = load(paths, allow_poor_fidelity)
+    made = [tables.tabulate(race, targets, base) for race in races]
+    if base and not any(table.base for table in made):
+        labels = sorted({method.label for race in races for method in race.methods})
+        raise InvalidInput(f"{base} is no method in these files; they hold {'; '.join(labels)}")
+    text = {"markdown": tables.markdown, "latex": tables.latex, "csv": tables.csv}[form](made, _command())
+    if out:
+        _write(out, text.encode())
+    else:
+        click.echo(text, nl=False)
+
+
+@main.command()
+@paths
+@click.option("--metric", help="What to draw.  [default: the metric of the targets]")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    default=["curves.png"],
+    show_default=True,
+    help="File to write, .png or .pdf; repeatable.",
+)
+@allow_poor_fidelity
+def curves(paths, metric, out, allow_poor_fidelity):
+    """A metric against time: every seed, the median over seeds, and when each run met the target.
+
+    Prints the caption that goes with the figure. One row of panels for each experiment, engine and clock.
+    """
+    for path in out:
+        if path.suffix not in (".png", ".pdf"):
+            raise InvalidInput(f"--out {path} must end in .png or .pdf")
+    from analysis import plots
+    from analysis.races import load
+
+    races = load(paths, allow_poor_fidelity)
+    figure = plots.figure(races, metric)
+    caption = plots.caption(races, metric, _command())
+    for path in out:
+        _write(path, plots.image(figure, path.suffix[1:], caption))
+    click.echo(caption)
+    for path in out:
+        click.echo(f"wrote {path}")
+
+
+def _command():
+    """The command as it was given, to be typed again."""
+    return shlex.join(["python", "-m", "analysis", *sys.argv[1:]])
+
+
+def _write(path, content):
+    """Write all of it or nothing; what a former call wrote is replaced."""
+    beside = path.with_name(path.name + ".new")
+    try:
+        beside.write_bytes(content)
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+            raise InvalidInput(f"cannot write {path}: {error.strerror}; give --out a folder that exists") from error
+        raise click.ClickException(f"cannot write {path}: {error.strerror}") from error  # exit code 1: a full disk
+
+
+def run():
+    """The command line with its exit codes: 0, 1 for a failure, 2 for wrong usage or unreadable files."""
+    try:
+        main(prog_name="python -m analysis")
+    except InvalidInput as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,5 @@
+"""The error that is the user's to mend."""
+
+
+class InvalidInput(ValueError):
+    """A wrong file or choice, in one sentence: what is wrong, where, what would be right. The command line exits with 2."""

@@ -1,0 +1,256 @@
+"""The figure: for each race the metric against time and, below it on the same axis, when each run met the target."""
+
+import io
+import math
+import textwrap
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import ConnectionPatch
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from analysis import statistics
+from analysis.curves import median_curve
+from analysis.errors import InvalidInput
+from analysis.notes import provenance
+from analysis.read import COUNTERS
+from analysis.rounding import number
+from analysis.time_to_target import time_to_target
+
+# Okabe and Ito's colours, which colour-blind readers tell apart, without the pale yellow; the second round is dashed.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+
+STYLE = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "lines.linewidth": 1.3,
+    "lines.solid_capstyle": "round",
+    "pdf.fonttype": 42,  # text stays text
+    "savefig.dpi": 300,
+}
+
+RELATION = {"lower": "≤", "higher": "≥"}
+TIME = {"virtual": "virtual time (s)", "emulated": "modelled time (s), emulated clock", "native": "time (s), native clock"}
+# inches: the axes' width (with what is beside them a usual text width) and height, a method's line below them, the rest
+WIDTH, CURVES, STRIP, TITLE, LEFT, RIGHT, BELOW = 4.2, 2.0, 0.15, 0.25, 0.85, 0.45, 0.5
+SPAN = 10  # an axis is logarithmic where what it is to show spans more than this factor
+
+
+def figure(races, metric=None):
+    """The matplotlib Figure of `races`, one pair of panels each; `metric` is by default that of the targets.
+
+    Raises InvalidInput where no run of a race has this metric.
+    """
+    drawn = []
+    for race in races:
+        name = _metric(race, metric)
+        runs = _drawn(race, name)
+        strip = STRIP * len(runs) if _shows_target(race, metric) else 0.0
+        drawn.append((race, name, runs, strip))
+    with plt.rc_context(STYLE):
+        height = sum(TITLE + CURVES + bool(strip) * TITLE + strip + BELOW for *_, strip in drawn)
+        whole = plt.figure(figsize=(LEFT + WIDTH + RIGHT, height))
+        top = height
+
+        def panel(inches):
+            """Axes so many inches high, below what is there."""
+            nonlocal top
+            top -= TITLE + inches
+            return whole.add_axes((LEFT / whole.get_figwidth(), top / height, WIDTH / whole.get_figwidth(), inches / height))
+
+        for race, name, runs, strip in drawn:
+            _draw(race, name, runs, panel(CURVES), panel(strip) if strip else None)
+            top -= BELOW
+    return whole
+
+
+def image(figure, form, description):
+    """The bytes of the figure as "png" or "pdf", with `description` in its metadata."""
+    content = io.BytesIO()
+    metadata = {"png": {"Description": description}, "pdf": {"Subject": description, "CreationDate": None}}[form]
+    with plt.rc_context(STYLE):
+        figure.savefig(content, format=form, metadata=metadata, bbox_inches="tight", pad_inches=0.03)
+    return content.getvalue()
+
+
+def caption(races, metric, command):
+    """What the figure shows and how it was made, one paragraph for each race."""
+    lines = []
+    for race in races:
+        name = _metric(race, metric)
+        counts = {len(runs) for runs in _drawn(race, name).values()}
+        n = " to ".join(map(str, dict.fromkeys((min(counts), max(counts)))))
+        band = (
+            "its 95 % interval by order statistics (band)"
+            if min(counts) >= statistics.POINTS_MEDIAN
+            else "no interval where n is too small (below 6)"
+        )
+        text = f"{race.title}. {_words(name)}: median over n = {n} seeds (line), {band}, every seed (thin)."
+        if _shows_target(race, metric):
+            text += (
+                " Dashed: targets. Below: the time at which each run met the headline target (circles; triangles: missed, "
+                "at the time up to which that is known), the median (bar) and its 95 % interval by order statistics."
+            )
+        lines.append("\n".join([textwrap.fill(text, 118), *provenance(race)]))
+    return "\n\n".join([*lines, f"Made by `{command}`."])
+
+
+def _metric(race, chosen):
+    """The metric to draw; raises InvalidInput where the race has none of this name."""
+    metrics = sorted({name for run in race.runs for name in run.trace if name not in COUNTERS})
+    name = chosen or (race.targets.metric if race.targets else metrics[0] if metrics else "metric")
+    if name not in metrics:
+        raise InvalidInput(f"no run of {race.title} has the metric {name}; they have {', '.join(metrics) or 'none'}")
+    return name
+
+
+def _drawn(race, metric):
+    """The runs to draw, by method: those that count and have the metric."""
+    runs = {method: [run for run in method.counted if metric in run.trace] for method in race.methods}
+    runs = {method: counted for method, counted in runs.items() if counted}
+    if not runs:
+        raise InvalidInput(f"every run of {race.title} failed; there is nothing to draw")
+    return runs
+
+
+def _shows_target(race, chosen):
+    return race.targets is not None and chosen in (None, race.targets.metric)
+
+
+def _draw(race, metric, runs, curves, times):
+    """The curves of one race and, unless `times` is None, below them the times to its headline target."""
+    looks = {method: (COLOURS[k % len(COLOURS)], DASHES[k // len(COLOURS) % len(DASHES)]) for k, method in enumerate(runs)}
+    medians = {method: median_curve(of_method, metric) for method, of_method in runs.items()}
+    relation = RELATION[next(iter(runs.values()))[0].better[metric]]
+    targets = race.targets.values if times else ()
+    hits = {}
+    curves.set_title(race.title)
+    for method, of_method in runs.items():
+        _curve(curves, of_method, medians[method], metric, *looks[method], method.label)
+    _vertical(curves, medians.values(), targets, metric, relation)
+    lowest = times or curves
+    if times:
+        headline = race.targets.headline
+        hits = {method: [time_to_target(run, headline) for run in of_method] for method, of_method in runs.items()}
+        times.sharex(curves)
+        curves.tick_params(labelbottom=False)
+        _targets(curves, race.targets, relation)
+        _times(times, curves, headline, hits, looks)
+        times.set_title(f"time to {_words(metric)} {relation} {headline:g}", fontsize=7, pad=3)
+    else:
+        curves.legend(labelcolor="linecolor", frameon=False)
+    lowest.set_xlabel(TIME[race.clock])
+    _horizontal(lowest, medians.values(), hits.values())
+
+
+def _curve(axes, runs, median, metric, colour, dashes, label):
+    """Every run thin, their median thick, its interval as a band."""
+    for run in runs:
+        axes.step(run.trace["time"], run.trace[metric], where="post", color=colour, linewidth=0.4, alpha=0.35)
+    axes.fill_between(median["time"], median["low"], median["high"], step="post", color=colour, alpha=0.18, linewidth=0)
+    axes.step(median["time"], median["median"], where="post", color=colour, linestyle=dashes, label=label)
+
+
+def _targets(axes, targets, relation):
+    """A dashed line at every target, the headline's darker, named at its right end without overlap."""
+    free = 0.0  # from here upwards, in heights of the axes
+    to_axes = axes.transScale + axes.transLimits
+    for value in targets.values:
+        colour, width = ("0.15", 0.8) if value == targets.headline else ("0.55", 0.5)
+        axes.axhline(value, color=colour, linewidth=width, linestyle=(0, (3, 2)), zorder=1)
+        y = max(to_axes.transform((1, value))[1], free)
+        free = y + 0.12 / CURVES
+        _beside(axes, y, "axes fraction", f"{relation} {value:g}", colour)
+
+
+def _beside(axes, y, coordinates, text, colour):
+    """Text right of the axes at the height `y`."""
+    axes.annotate(
+        text, (1, y), xycoords=("axes fraction", coordinates), xytext=(5, 0), textcoords="offset points",
+        va="center_baseline", fontsize=7, color=colour,
+    )  # fmt: skip
+
+
+def _times(axes, curves, target, hits, looks):
+    """One line for each method: every run's time to the target, the median, its interval, and how many met it.
+
+    A thin line leads from the median up to the target in the axes `curves`, so that lines and curves explain each other.
+    """
+    for y, (method, of_method) in enumerate(hits.items()):
+        colour, dashes = looks[method]
+        met = [hit.time for hit in of_method if not hit.censored]
+        missed = [hit.seconds for hit in of_method if hit.censored]
+        axes.plot(met, np.full(len(met), y), "o", color=colour, markersize=3, alpha=0.55, markeredgewidth=0)
+        axes.plot(missed, np.full(len(missed), y), ">", color=colour, markersize=3.5, fillstyle="none", clip_on=False)
+        times = [hit.time for hit in of_method]
+        low, high = statistics.median_interval(times)
+        middle = statistics.median(times)
+        if math.isfinite(low):
+            end = min(high, max(hit.seconds for hit in of_method))
+            axes.plot([low, end], [y, y], color=colour, linewidth=0.9, linestyle=dashes)
+        if math.isfinite(middle):
+            axes.plot([middle, middle], [y - 0.32, y + 0.32], color=colour, linewidth=1.6, solid_capstyle="butt")
+            axes.add_artist(
+                ConnectionPatch(
+                    (middle, y - 0.32), (middle, target), axes.transData, curves.transData, color=colour, linewidth=0.5,
+                    linestyle=(0, (1, 1.5)),
+                )
+            )  # fmt: skip
+        _beside(axes, y, "data", f"{len(met)}/{len(times)}", colour)
+    _beside(axes, -1.05, "data", "reached", "0.15")
+    axes.set_ylim(len(hits) - 0.4, -0.6)
+    axes.set_yticks(range(len(hits)), [method.label for method in hits])
+    for tick, method in zip(axes.get_yticklabels(), hits, strict=True):
+        tick.set_color(looks[method][0])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def _vertical(axes, medians, targets, metric, relation):
+    """Limits and scale of the metric's axis, from the medians and targets: single bad runs may leave it."""
+    seen = np.concatenate([*(m[["median", "low", "high"]].to_numpy().ravel() for m in medians), np.array(targets, float)])
+    seen = seen[np.isfinite(seen)]
+    low, high = (seen.min(), seen.max()) if seen.size else (0.0, 1.0)
+    if relation == RELATION["lower"] and low > 0 and high > SPAN * low:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.3, high * 1.3)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylabel(f"{_words(metric)} (log scale)")
+    else:
+        margin = 0.05 * (high - low or 1.0)
+        axes.set_ylim(low - margin, high + margin)
+        axes.set_ylabel(_words(metric))
+
+
+def _horizontal(axes, medians, hits):
+    """Limits and scale of the time axis: all medians and all times to the target are in view."""
+    ends = [median["time"].iloc[-1] for median in medians] + [hit.seconds for of_method in hits for hit in of_method]
+    ends = [end for end in ends if math.isfinite(end) and end > 0]
+    if ends and max(ends) > SPAN * min(ends):
+        axes.set_xscale("log")
+        axes.set_xlim(min(ends) / 20, max(ends) * 1.05)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.set_xlabel(axes.get_xlabel().replace("(s)", "(s, log scale)"))
+    else:
+        axes.set_xlim(0, max(ends, default=1.0) * 1.03)
+
+
+def _words(name):
+    return name.replace("_", " ")

@@ -1,0 +1,202 @@
+"""Reading result files: one HDF5 file is one run.
+
+Only finished result files (`*.h5`) are opened, never the parts (`*.h5.part`) of a run that is still writing. The
+layout is described in `mpibench/record.py`; what is needed of it here is the root's attributes, `/config/resolved`,
+`/config/tuning`, `/trace` and `/fidelity`.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from analysis.errors import InvalidInput
+
+SCHEMA = 1  # the newest major schema that can be read
+
+OUTSIDE = frozenset({"walltime", "fault", "watchdog"})  # outcomes that are not the algorithm's doing
+
+COUNTERS = ("time", "iteration", "updates", "gradients", "discarded", "messages", "bytes")  # the rest of /trace are metrics
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The ladder of targets, fixed before the runs; `headline` is the one that the experiment is about."""
+
+    metric: str
+    values: tuple[float, ...]
+    headline: float
+    version: int
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run, as recorded: one repetition (`seed`) of one cell of an experiment on one engine and clock.
+
+    `trace` has one row a snapshot: seconds on the run's clock, cumulative counters over all ranks, and metrics;
+    `better` says of each metric whether "lower" or "higher" is better. `seconds` is the length of the run and
+    `budget_seconds` what it was allowed (inf: no limit), both on its clock.
+    """
+
+    path: Path
+    digest: str  # SHA-256 of the file
+    run_id: str
+    experiment: str
+    algorithm: str
+    parameters: dict
+    engine: str
+    clock: str
+    workers: int
+    seed: int
+    cell: str
+    outcome: str
+    error: str  # one sentence, where there was one
+    complete: bool
+    final_model: str
+    seconds: float
+    budget_seconds: float
+    resolved: dict
+    tuning: dict
+    targets: Targets | None
+    trace: pd.DataFrame
+    better: dict
+    fidelity: dict
+
+    @property
+    def stopped_from_outside(self):
+        """Whether the run ended for a reason that says nothing about its algorithm."""
+        return not self.complete or self.outcome in OUTSIDE
+
+    @property
+    def poor_fidelity(self):
+        """Whether this finished emulated run did not keep its modelled pace, or does not say that it did."""
+        return self.complete and self.clock == "emulated" and self.fidelity.get("good", 0) != 1
+
+
+def find(paths):
+    """The result files among `paths` and below those that are folders, each once, in order.
+
+    Raises InvalidInput for a path that does not exist, a part given by name, or when there is no result file at all.
+    """
+    files = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = sorted(path.rglob("*.h5"))
+        elif path.suffix == ".part":
+            raise InvalidInput(f"{path} is part of a run that has not finished; give the .h5 file that it becomes")
+        elif path.is_file():
+            found = [path]
+        else:
+            raise InvalidInput(f"{path} does not exist; give result files (.h5) or folders that hold them")
+        files |= {file.resolve(): file for file in found}
+    if not files:
+        raise InvalidInput(f"no result file (*.h5) in {', '.join(map(str, paths))}; run an experiment first")
+    return list(files.values())
+
+
+def read(path):
+    """The run in the result file `path`.
+
+    Raises InvalidInput if it is not a result file, of a newer schema, or lacks what every result file has. A file that
+    says that it is incomplete may lack its trace.
+    """
+    try:
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        with h5py.File(path, "r") as file:
+            return _run(Path(path), digest, file)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read as an HDF5 file ({_first_line(error)})") from error
+
+
+def _run(path, digest, file):
+    root = {name: _plain(value) for name, value in file.attrs.items()}
+    if "schema" not in root:
+        raise InvalidInput(f"{path} is no result file of mpibench: it has no attribute `schema`")
+    if int(root["schema"]) > SCHEMA:
+        raise InvalidInput(f"{path} has schema {root['schema']}, newer than {SCHEMA}; read it with a newer version")
+    complete = root.get("complete", 0) == 1
+    if not complete:  # cut short: what was not known yet
+        root = {"outcome": "fault", "final_model": "", "seconds": np.nan, "budget_seconds": np.inf} | root
+    fields = {
+        name: _required(path, root, name)
+        for name in "run_id experiment algorithm engine clock workers seed cell outcome final_model seconds budget_seconds".split()
+    }
+    parameters = _json(path, "parameters", _required(path, root, "parameters"))
+    resolved = _json(path, "config/resolved", _text(path, file, "config/resolved"))
+    tuning = _json(path, "config/tuning", _text(path, file, "config/tuning")) if "config/tuning" in file else {}
+    trace, better = _trace(path, file, complete)
+    return Run(
+        path=path,
+        digest=digest,
+        **fields,
+        error=root.get("error", ""),
+        parameters=parameters,
+        complete=complete,
+        resolved=resolved,
+        tuning=tuning or {},
+        targets=_targets(path, resolved, better, complete),
+        trace=trace,
+        better=better,
+        fidelity={name: _plain(value) for name, value in file["fidelity"].attrs.items()} if "fidelity" in file else {},
+    )
+
+
+def _trace(path, file, complete):
+    if "trace" not in file:
+        if complete:
+            raise InvalidInput(f"{path} has no /trace; it is no complete result file")
+        return pd.DataFrame({"time": np.empty(0)}), {}
+    columns = {name: dataset[()] for name, dataset in file["trace"].items()}
+    if len({len(column) for column in columns.values()}) > 1:
+        raise InvalidInput(f"the columns of /trace in {path} differ in length; the file is damaged")
+    if "time" not in columns:
+        raise InvalidInput(f"{path} has no /trace/time; the file is damaged")
+    better = {name: file["trace"][name].attrs.get("direction") for name in columns if name not in COUNTERS}
+    for name, direction in better.items():
+        if complete and direction not in ("lower", "higher"):
+            raise InvalidInput(f"/trace/{name} in {path} must say `direction` lower or higher, not {direction}")
+    return pd.DataFrame(columns), better
+
+
+def _targets(path, resolved, better, complete):
+    named = resolved.get("experiment", {}).get("targets")
+    if not named:
+        return None
+    if complete and named["metric"] not in better:
+        raise InvalidInput(f"{path} has targets for {named['metric']} but no /trace/{named['metric']}")
+    values = tuple(sorted(float(value) for value in named["values"]))
+    return Targets(named["metric"], values, float(named.get("headline", values[0])), int(named.get("version", 1)))
+
+
+def _required(path, attributes, name):
+    if name not in attributes:
+        raise InvalidInput(f"{path} has no attribute `{name}`, which every result file has; the file is damaged")
+    return attributes[name]
+
+
+def _text(path, file, name):
+    if name not in file:
+        raise InvalidInput(f"{path} has no /{name}, which every result file has; the file is damaged")
+    return file[name].asstr()[()]
+
+
+def _json(path, name, text):
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"`{name}` in {path} is not JSON ({error}); the file is damaged") from error
+
+
+def _plain(value):
+    """An attribute as Python's own int, float or str."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _first_line(error):
+    return str(error).partition("\n")[0]

@@ -1,0 +1,184 @@
+"""What can be named in an experiment: algorithms, problems and topologies, found by their files.
+
+The file's name is the name; there is no registry. `names` and `summary` read folders and text only, so that `list`
+starts fast and a file whose libraries are missing is still listed; `load` and `describe` import the one that is named.
+"""
+
+import ast
+import importlib
+import inspect
+import io
+import math
+import textwrap
+import tokenize
+from dataclasses import MISSING, fields
+from difflib import get_close_matches
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
+
+from mpibench import parameters
+from mpibench.errors import InvalidInput
+
+PACKAGE = Path(__file__).parent
+FOLDERS = {
+    "algorithm": PACKAGE / "algorithms",
+    "problem": PACKAGE / "problems",
+    "topology": PACKAGE.parent / "topologies",
+}
+PLAIN_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", dict: "a table"}
+
+
+def names(kind):
+    """Names of all files of this kind ("algorithm", "problem" or "topology"), sorted."""
+    suffix = ".toml" if kind == "topology" else ".py"
+    return tuple(sorted(p.stem for p in FOLDERS[kind].glob(f"*{suffix}") if not p.stem.startswith("_")))
+
+
+def nearest(name, known, mark="`{}`"):
+    """`; did you mean ...?` with the known name nearest to `name`, or the list of all where none is near."""
+    known = [str(k) for k in known]
+    close = get_close_matches(str(name), known, n=1)
+    if close:
+        return f"; did you mean {mark.format(close[0])}?"
+    return f"; known: {', '.join(mark.format(k) for k in known)}" if known else "; none is known"
+
+
+def path(kind, name):
+    """The file behind a name; InvalidInput with the nearest name where there is none."""
+    known = names(kind)
+    if name not in known:
+        raise InvalidInput(f"there is no {kind} `{name}`{nearest(name, known)}")
+    return FOLDERS[kind] / f"{name}{'.toml' if kind == 'topology' else '.py'}"
+
+
+def summary(kind, name):
+    """The first line of the file's docstring (of a topology: of its first comment), read without importing it."""
+    text = path(kind, name).read_text(encoding="utf-8")
+    if kind == "topology":
+        lines = text.splitlines()
+        return lines[0].lstrip("# ").strip() if lines and lines[0].startswith("#") else ""
+    docstring = ast.get_docstring(ast.parse(text)) or ""
+    return docstring.partition("\n")[0]
+
+
+def load(kind, name):
+    """The dataclass of an algorithm or a problem: the class of that file whose name is the file's without underscores."""
+    path(kind, name)
+    try:
+        module = importlib.import_module(f"mpibench.{FOLDERS[kind].name}.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "mpibench":
+            raise
+        raise InvalidInput(f"{kind} `{name}` needs the Python package `{error.name}`, which is not installed") from error
+    for value in vars(module).values():
+        if inspect.isclass(value) and value.__module__ == module.__name__:
+            if value.__name__.lower() == name.replace("_", "").lower():
+                return value
+    raise InvalidInput(f"{kind} `{name}`: {module.__name__} holds no class named {name.replace('_', '')} in any case")
+
+
+def describe(name, kind=None):
+    """Text about the algorithm, problem or topology of this name: its docstring and its parameters."""
+    kinds = [k for k in FOLDERS if name in names(k) and kind in (None, k)]
+    if not kinds:
+        known = [n for k in FOLDERS if kind in (None, k) for n in names(k)]
+        raise InvalidInput(f"there is no {kind or 'algorithm, problem or topology'} `{name}`{nearest(name, known)}")
+    return "\n\n".join(_described(k, name) for k in kinds)
+
+
+def _described(kind, name):
+    if kind == "topology":
+        return f"{name} ({kind})\n\n{path(kind, name).read_text(encoding='utf-8').rstrip()}"
+    cls = load(kind, name)
+    hints = get_type_hints(cls, include_extras=True)
+    comments = field_comments(cls)
+    rows = []
+    for field in fields(cls):
+        if field.default is not MISSING:
+            default = f"default {as_toml(field.default)}"
+        else:
+            default = "required" if field.default_factory is MISSING else f"default {as_toml(field.default_factory())}"
+        rows.append((field.name, f"{words(hints[field.name])}; {default}", comments.get(field.name, "")))
+    width = max((len(row[0]) for row in rows), default=0)
+    lines = [f"  {row[0]:<{width}}  {row[1]}" + (f"\n  {'':<{width}}  {row[2]}" if row[2] else "") for row in rows]
+    docstring = inspect.cleandoc(inspect.getmodule(cls).__doc__ or cls.__doc__ or "")
+    return "\n".join([f"{name} ({kind})", "", docstring, "", "Parameters" if rows else "No parameters", *lines])
+
+
+def as_toml(value):
+    """A value as it is written in an experiment."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return "none"
+    return f'"{value}"' if isinstance(value, str) else str(list(value) if isinstance(value, tuple) else value)
+
+
+def field_comments(cls):
+    """The comment behind (or, on lines of its own, before) each field in the source of a dataclass and its bases."""
+    comments = {}
+    for base in reversed(cls.__mro__):
+        if base.__module__ == "builtins" or not vars(base).get("__annotations__"):
+            continue
+        source = textwrap.dedent(inspect.getsource(base))
+        tokens = [t for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT]
+        text = {token.start[0]: token.string.lstrip("# ") for token in tokens}
+        own_line = {token.start[0] for token in tokens if not token.line[: token.start[1]].strip()}
+        for node in ast.parse(source).body[0].body:
+            if isinstance(node, ast.AnnAssign):
+                first, last = node.lineno, node.end_lineno
+                above = []
+                while first - 1 in own_line:
+                    first -= 1
+                    above.insert(0, text[first])
+                below = [text[last]] if last in text and last not in own_line else []
+                comments[node.target.id] = " ".join(above + below)
+    return comments
+
+
+def words(annotation):
+    """What a field's annotation allows, in words: `a finite number > 0`; also the end of every error about its value."""
+    if annotation == parameters.Threshold:
+        return "a whole number >= 1, or inf"
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _ranged(words(arguments[0]), arguments[1:])
+    if origin is Literal:
+        return f"one of {', '.join(as_toml(a) for a in arguments)}"
+    if origin in (Union, UnionType):
+        if set(arguments) == {int, float}:
+            return words(float)
+        return " or ".join(words(a) for a in arguments if a is not NoneType)
+    if origin in (tuple, list):
+        return f"a list, each {words(arguments[0])}"
+    if origin is dict:
+        return f"a table, each {words(arguments[1])}"
+    return PLAIN_WORDS.get(annotation, "a table" if hasattr(annotation, "__dataclass_fields__") else str(annotation))
+
+
+def alternatives(annotation):
+    """The types that a field's annotation allows, without ranges."""
+    if get_origin(annotation) is Annotated:
+        return alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for a in get_args(annotation) for kind in alternatives(a)]
+    return [annotation]
+
+
+def takes_list(annotation):
+    """Whether a field is a list itself, so that a list of values for it is no grid."""
+    return any(list in (kind, get_origin(kind)) or tuple in (kind, get_origin(kind)) for kind in alternatives(annotation))
+
+
+def _ranged(noun, metadata):
+    bounds = [f"{sign} {getattr(m, key):g}" for m in metadata for key, sign in _SIGNS.items() if hasattr(m, key)]
+    if any(getattr(m, "func", None) is math.isfinite for m in metadata):
+        noun = noun.replace("a number", "a finite number")
+    shortest = next((m.min_length for m in metadata if getattr(m, "min_length", None)), 0)
+    if shortest:
+        noun = noun.replace("a list", f"a list of at least {shortest}")
+    return " ".join([noun, " and ".join(bounds)]).strip()
+
+
+_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}

@@ -1,0 +1,62 @@
+"""Virtual time: all ranks in one process, deterministic; time jumps from event to event."""
+
+from heapq import heappop
+
+from mpibench.node import Agenda, Deadlock, Node, Task
+
+
+class Simulation(Agenda):
+    """An engine that runs a program on every rank of a cluster.
+
+    After `run`, `nodes` hold each rank's counters and `time` the instant of the end, in nanoseconds.
+    """
+
+    clock = "virtual"
+
+    def run(self, cluster, program):
+        """Run `program(node)` on every rank until the first returns, or until the cluster's last instant.
+
+        Returns the rank that ended the run, or None if time did. Raises Deadlock at once when nothing can happen any
+        more.
+        """
+        nodes = self.nodes = [Node(self, rank, cluster) for rank in range(cluster.size)]
+        programs = []
+        for node in nodes:
+            programs.append(Task(node, program(node)))
+            if programs[-1].done:
+                return node.rank
+        try:
+            return self.loop(nodes, programs, cluster.until)
+        finally:
+            self.frozen.check_all()
+            for node in nodes:
+                for task in list(node.tasks):
+                    task.coroutine.close()
+
+    def loop(self, nodes, programs, until):
+        """Let event after event happen."""
+        events = self.events
+        while events:
+            if until is not None and events[0][0] > until:
+                self.time = until
+                return None
+            time, rank, kind, _, event = heappop(events)
+            if event.cancelled:
+                self.dead -= 1
+                continue
+            self.time = time
+            node = nodes[rank]
+            node.fingerprint = hash((node.fingerprint, time, kind))
+            event.happen()
+            if programs[rank].done:
+                return rank
+        raise Deadlock(nodes)
+
+    def carry(self, send, arrival):
+        """A message travels: it arrives at this instant."""
+        to = send.link.to
+        send.receiver = self.nodes[to].joined[send.communicator.index]
+        self.at(arrival, to, send.communicator.node.rank, send)
+
+    def join(self, communicator):
+        """A communicator of its own needs nothing here."""

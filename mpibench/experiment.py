@@ -1,0 +1,504 @@
+"""Experiments: a TOML file becomes validated cells, and whatever is wrong in it is refused in one sentence.
+
+    schema = 1
+    [experiment]        `Settings`: name, workers, seeds, stop, snapshot, targets, engine, clock, record_updates
+    [problem]           name = a file of problems/; every other key is a field of its dataclass
+    [heterogeneity]     compute = { profile = ..., ... }, links = { ... }, loss = { ... }   (`mpibench.heterogeneity`)
+    [graph]             file = a file of topologies/, relative to this one; or the topology itself (`mpibench.topology`)
+    [[algorithm]]       name = a file of algorithms/; every other key is a field of its dataclass, and a list is a grid
+                        unless the field is a list itself; label = another name, needed where an algorithm stands twice;
+                        exclude = [{ ... }, ...] takes out the grid points that have these values
+    [tuning]            `Tuning`: choose one point of each grid on these seeds, then run it on those of [experiment]
+
+`load` reads a file, on rank 0; `Experiment.resolved` is a plain dict from which `Experiment.from_resolved` makes the same
+experiment on other ranks, without files.
+"""
+
+import hashlib
+import itertools
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, MinLen
+from pydantic import TypeAdapter, ValidationError
+
+from mpibench import catalogue, heterogeneity, topology
+from mpibench.catalogue import as_toml, nearest
+from mpibench.errors import InvalidInput
+from mpibench.parameters import FINITE, Count, Finite
+
+SCHEMA = 1
+TABLES = ("experiment", "problem", "heterogeneity", "graph", "algorithm", "tuning")
+Seconds = Annotated[float, Ge(1e-9), FINITE]  # modelled time is in whole nanoseconds
+Seeds = Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)]
+Engine = Literal["simulation", "mpi"]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a run ends: at the first of these. In TOML a metric stands beside the others: `{ updates = 9, loss = 0.1 }`."""
+
+    seconds: Seconds | None = None  # on the run's clock
+    updates: Count | None = None  # of the model on one rank
+    gradients: Count | None = None  # over all ranks
+    metrics: dict[str, Finite] = field(default_factory=dict)  # at this value or past it
+
+    @property
+    def without_metrics(self):
+        """Whether a run ends also if no metric is watched."""
+        return (self.seconds, self.updates, self.gradients) != (None, None, None)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """How often the point is kept for evaluation."""
+
+    seconds: Seconds | None = None
+    updates: Count | None = None
+
+    def __post_init__(self):
+        if (self.seconds is None) == (self.updates is None):
+            raise InvalidInput("takes either `seconds` or `updates`")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The ladder of values of a metric whose times are compared, fixed before the runs."""
+
+    metric: str
+    values: Annotated[tuple[Finite, ...], MinLen(1)]
+    headline: Finite  # one of `values`
+    version: Count = 1  # results of different versions do not mix
+
+    def __post_init__(self):
+        refuse_twice("values", self.values)
+        if self.headline not in self.values:
+            raise InvalidInput(f"headline = {self.headline} must be one of values = {list(self.values)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The table [experiment]."""
+
+    name: str
+    engine: Engine = "simulation"
+    clock: Literal["emulated", "native"] = "emulated"  # of engine "mpi"
+    workers: Count  # ranks that compute; a server is one rank more
+    seeds: Seeds  # one repetition each, the same for all algorithms
+    stop: Stop
+    snapshot: Snapshot
+    targets: Targets
+    record_updates: bool = False  # time, source and staleness of every update
+
+    def __post_init__(self):
+        if not self.name or self.name.startswith(".") or not all(c.isalnum() or c in "._-" for c in self.name):
+            raise InvalidInput(f'name = "{self.name}" names a folder of results: letters, digits, ".", "_" and "-" only')
+        refuse_twice("seeds", self.seeds)
+        if not self.stop.without_metrics and not self.stop.metrics:
+            raise InvalidInput("stop is empty, so no run would end; give it `seconds`, `updates`, `gradients` or a metric")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The table [tuning]."""
+
+    seeds: Seeds  # none of those of [experiment]
+    engine: Engine = "simulation"
+
+    def __post_init__(self):
+        refuse_twice("seeds", self.seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell(Settings):
+    """One algorithm with its parameters in the settings of an experiment, whose name is `name`; with a seed it is a run."""
+
+    clock: Literal["virtual", "emulated", "native"]
+    algorithm_name: str
+    label: str
+    algorithm: Any  # the frozen object of algorithms/<algorithm_name>.py
+    problem: Any  # the frozen object of problems/<name>.py
+    compute: Any  # a profile of `mpibench.heterogeneity`; None where the native clock models nothing
+    links: heterogeneity.Links
+    loss: heterogeneity.Loss
+    graph: topology.Graph | None  # of all ranks; None where the experiment has none
+    resolved: dict  # all of this as a plain dict: /config/resolved of the result file
+
+    @property
+    def ranks(self):
+        """Number of ranks that the algorithm needs."""
+        return self.algorithm.ranks(self.workers)
+
+    @property
+    def parameters(self):
+        """The algorithm's parameters as a plain dict."""
+        return {k: v for k, v in self.resolved["algorithm"].items() if k not in ("name", "label")}
+
+    @cached_property
+    def hash(self):
+        """64 hex digits; cells of the same hash compute the same from the same seed."""
+        return cell_hash(self.resolved)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One [[algorithm]] table and the points of its grid."""
+
+    name: str
+    label: str
+    points: tuple
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A validated experiment; made by `load` or `from_resolved`."""
+
+    resolved: dict  # plain: tables as in TOML, overrides applied, graph included; and `file`, `raw`, `overrides`
+    settings: Settings
+    problem: Any
+    compute: Any
+    links: heterogeneity.Links
+    loss: heterogeneity.Loss
+    methods: tuple[Method, ...]
+    graphs: dict  # number of ranks to `topology.Graph`; empty where the experiment has no graph
+    tuning: Tuning | None
+
+    @classmethod
+    def from_resolved(cls, resolved):
+        """The experiment of a plain dict, without reading files; InvalidInput in one sentence if it is wrong."""
+        reader = Reader(resolved)
+        top = reader.tables()
+        settings = reader.read(Settings, with_metrics_apart(top["experiment"]), "experiment")
+        _, problem = reader.named(partial(catalogue.load, "problem"), "name", top["problem"], "problem")
+        modelled = reader.heterogeneity(top.get("heterogeneity", {}), settings.workers)
+        methods = tuple(reader.method(table, number) for number, table in enumerate(top["algorithm"], 1))
+        ranks = {p.ranks(settings.workers) for m in methods for p in m.points} if "graph" in top else ()
+        graphs = {n: topology.build(top["graph"], n, where=f"{reader.source()}: [graph]") for n in sorted(ranks)}
+        tuning = reader.read(Tuning, top["tuning"], "tuning") if "tuning" in top else None
+        experiment = cls(resolved, settings, problem, *modelled, methods, graphs, tuning)
+        reader.check_together(experiment)
+        return experiment
+
+    def cells(self, chosen: Mapping[str, Cell] | None = None):
+        """The cells to run on the seeds of [experiment]: every point of every grid; or, with `chosen` (label to the
+        trial that tuning chose), one point of each algorithm. Where there is no grid, nothing needs to be chosen."""
+        points = [(m, p) for m in self.methods for p in m.points]
+        if chosen is not None:
+            points = [(m, m.points[0] if len(m.points) == 1 else chosen[m.label].algorithm) for m in self.methods]
+        return tuple(self._cell(m, p, self.settings, self.tuning) for m, p in points)
+
+    def trials(self):
+        """The cells that tuning runs on its own seeds and engine: the points of every grid; none without [tuning]."""
+        if self.tuning is None:
+            return ()
+        settings = replace(self.settings, seeds=self.tuning.seeds, engine=self.tuning.engine, record_updates=False)
+        return tuple(self._cell(m, p, settings, None) for m in self.methods if len(m.points) > 1 for p in m.points)
+
+    def _cell(self, method, algorithm, settings, tuning):
+        clock = "virtual" if settings.engine == "simulation" else settings.clock
+        table = plain(settings) | {"clock": clock}
+        table["stop"] |= table["stop"].pop("metrics")
+        modelled = {"links": plain(self.links), "loss": plain(self.loss)}
+        if self.compute is not None:
+            modelled["compute"] = {"profile": self.resolved["heterogeneity"]["compute"]["profile"], **plain(self.compute)}
+        resolved = {
+            "experiment": table,
+            "problem": {"name": self.resolved["problem"]["name"], **plain(self.problem)},
+            "heterogeneity": modelled,
+            "graph": self.resolved.get("graph"),
+            "algorithm": {"name": method.name, **plain(algorithm)},
+            "tuning": tuning and plain(tuning),
+        }
+        if method.label != method.name:
+            resolved["algorithm"]["label"] = method.label
+        return Cell(
+            **vars(settings) | {"clock": clock},
+            **{key: getattr(self, key) for key in ("problem", "compute", "links", "loss")},
+            algorithm_name=method.name,
+            label=method.label,
+            algorithm=algorithm,
+            graph=self.graphs.get(algorithm.ranks(settings.workers)),
+            resolved=resolved,
+        )
+
+
+def load(path, overrides=()):
+    """The experiment in a TOML file, with `--set` texts like "experiment.workers=8" applied in order.
+
+    "algorithm.NAME.key=value" sets a key of the [[algorithm]] tables with this label, or else this name. Values are
+    TOML; what is not is taken as a text. The problem is prepared once, so that its data and metrics are checked as well.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_text(encoding="utf-8")
+        document = tomllib.loads(raw)
+    except OSError as error:
+        raise InvalidInput(f"file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"file {path} is not TOML: {error}") from error
+    for override in overrides:
+        apply(override, document)
+    document |= {"file": str(path), "raw": raw, "overrides": list(overrides)}
+    reader = Reader(document)
+    graph = document.get("graph")
+    if isinstance(graph, dict) and "file" in graph:
+        reader.check_keys(graph, ["file"], ("graph",))
+        document["graph"] = topology.read(path.parent / reader.value(str, graph["file"], ("graph",), "file"))
+    experiment = Experiment.from_resolved(document)
+    reader.check_metrics(experiment)
+    return experiment
+
+
+def apply(override, document):
+    """Set one "a.b=c" in the tables of `document`."""
+    path, equals, text = override.partition("=")
+    table, *keys = (key.strip() for key in path.split("."))
+    if not equals or not keys or not all(keys):
+        raise InvalidInput(f"--set {override}: write table.key=value, for example experiment.workers=8")
+    if table not in TABLES:
+        raise InvalidInput(f"--set {override}: there is no table `{table}`{nearest(table, TABLES)}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    targets = [document.setdefault(table, {})]
+    if table == "algorithm":
+        name = keys.pop(0)
+        labels = [(t.get("label", t.get("name")), t.get("name")) for t in targets[0]]
+        found = [t for t, names in zip(targets[0], labels, strict=True) if name == names[0]]
+        targets = found or [t for t in targets[0] if name == t.get("name")]
+        if not targets or not keys:
+            known = dict.fromkeys(itertools.chain(*labels))
+            raise InvalidInput(f"--set {override}: write algorithm.NAME.key=value with a NAME it has{nearest(name, known)}")
+    for target in targets:
+        for key in keys[:-1]:
+            target = target.setdefault(key, {}) if isinstance(target, dict) else None
+        if not isinstance(target, dict):
+            raise InvalidInput(f"--set {override}: `{'.'.join([table, *keys[:-1]])}` is a value, not a table")
+        target[keys[-1]] = value
+
+
+class Reader:
+    """Validates the tables of an experiment; every error names the file, the table and the key.
+
+    `at` says where a table stands: ("experiment", "stop") is [experiment.stop], ("algorithm", "a") an [[algorithm]].
+    """
+
+    def __init__(self, resolved):
+        self.top = {key: value for key, value in resolved.items() if key not in ("file", "raw", "overrides")}
+        self.file = resolved.get("file", "?")
+        self.overrides = resolved.get("overrides", ())
+
+    def source(self, table=None, key=None):
+        """`file jobs/x.toml`, and the --set that gave this key of this table its value."""
+        ends = {(o.partition(".")[0], o.partition("=")[0].rpartition(".")[2]): o for o in self.overrides}
+        return f"file {self.file}" + (f" with --set {ends[table, key]}" if (table, key) in ends else "")
+
+    def refuse(self, at, text, key=None):
+        """Raise InvalidInput about the table `at`, or its `key`."""
+        table = f"[[algorithm]] {'.'.join(at[1:])}" if at[0] == "algorithm" else f"[{'.'.join(at)}]"
+        raise InvalidInput(f"{self.source(at[0], key)}: {table} {text}")
+
+    def tables(self):
+        """The tables by name, each of the right kind."""
+        if self.top.pop("schema", None) != SCHEMA:
+            raise InvalidInput(f"{self.source()} must begin with `schema = {SCHEMA}`, the format that this version reads")
+        for key in dict.fromkeys(["experiment", "problem", "algorithm", *self.top]):
+            if key not in TABLES:
+                raise InvalidInput(f"{self.source()} has no table `{key}`{nearest(key, TABLES)}")
+            several = isinstance(self.top.get(key), list) and all(isinstance(table, dict) for table in self.top[key])
+            if not (several and self.top[key] if key == "algorithm" else isinstance(self.top.get(key), dict)):
+                brackets = "[[algorithm]]" if key == "algorithm" else f"[{key}]"
+                raise InvalidInput(f"{self.source()} needs `{key}` as a table, written {brackets}")
+        return self.top
+
+    def check_keys(self, table, known, at):
+        """Refuse what is no table, or has a key that is not known."""
+        if not isinstance(table, dict):
+            self.refuse(at[:-1], f"{at[-1]} = {as_toml(table)} must be a table", at[-1])
+        for key in table:
+            if key not in known:
+                self.refuse(at, f"has no key `{key}`{nearest(key, known)}", key)
+
+    def value(self, hint, value, at, key):
+        """A value of the annotated type."""
+        try:
+            # JSON, because there pydantic is strict and still takes lists as tuples and whole numbers as floats
+            return adapter(hint).validate_json(json.dumps(value, default=str), strict=True)
+        except ValidationError:
+            self.refuse(at, f"{key} = {as_toml(value)} must be {catalogue.words(hint)}", key)
+
+    def read(self, cls, table, *at, also=()):
+        """An object of a dataclass from a table; `also` are keys that belong to the table and not to the class."""
+        hints = get_type_hints(cls, include_extras=True)
+        self.check_keys(table, [*(f.name for f in fields(cls)), *also], at)
+        values = {}
+        for f in fields(cls):
+            hint = hints[f.name]
+            if f.name not in table:
+                if f.default is MISSING and f.default_factory is MISSING:
+                    self.refuse(at, f"lacks `{f.name}`, {catalogue.words(hint)}", f.name)
+            elif inner := [kind for kind in catalogue.alternatives(hint) if is_dataclass(kind)]:
+                values[f.name] = self.read(inner[0], table[f.name], *at, f.name)
+            elif get_origin(hint) is dict:
+                values[f.name] = {k: self.value(get_args(hint)[1], v, at, k) for k, v in table[f.name].items()}
+            else:
+                values[f.name] = self.value(hint, table[f.name], at, f.name)
+        try:
+            return cls(**values)
+        except ValueError as error:
+            self.refuse(at, str(error))
+
+    def found(self, find, key, table, at):
+        """The name that stands in `key`, and the class that it means to `find`."""
+        self.check_keys(table, table, at)
+        if key not in table:
+            self.refuse(at, f"lacks `{key}`, a text")
+        name = self.value(str, table[key], at, key)
+        try:
+            return name, find(name)
+        except InvalidInput as error:
+            self.refuse(at, f"{key} = {as_toml(name)}: {error}", key)
+
+    def named(self, find, key, table, *at):
+        """The name in `key`, and the object of its class from the rest of the table."""
+        name, cls = self.found(find, key, table, at)
+        return name, self.read(cls, {k: v for k, v in table.items() if k != key}, *at, also=(key,))
+
+    def heterogeneity(self, table, workers):
+        """(compute profile or None, Links, Loss)."""
+        at = ("heterogeneity",)
+        self.check_keys(table, ["compute", "links", "loss"], at)
+        compute = None
+        if "compute" in table:
+            _, compute = self.named(profile, "profile", table["compute"], *at, "compute")
+            try:
+                compute.mean_seconds(workers)
+            except InvalidInput as error:
+                self.refuse((*at, "compute"), str(error))
+        links = self.read(heterogeneity.Links, table.get("links", {}), *at, "links")
+        return compute, links, self.read(heterogeneity.Loss, table.get("loss", {}), *at, "loss")
+
+    def method(self, table, number):
+        """The Method of the [[algorithm]] table of this number = 1, 2, ..., without what `exclude` takes out."""
+        at = ("algorithm", str(table.get("label", table.get("name", f"number {number}"))))
+        name, cls = self.found(partial(catalogue.load, "algorithm"), "name", table, at)
+        label = self.value(str, table.get("label", name), at, "label")
+        excluded = self.value(list[dict[str, Any]], table.get("exclude", []), at, "exclude")
+        own, known, hints = ("name", "label", "exclude"), [f.name for f in fields(cls)], get_type_hints(cls, include_extras=True)
+        table = {k: v for k, v in table.items() if k not in own}
+        grid = {k: v for k, v in table.items() if isinstance(v, list) and k in known and not catalogue.takes_list(hints[k])}
+        if [] in grid.values():
+            self.refuse(at, "has a grid without points: a list in it is empty")
+        combinations = (dict(zip(grid, c, strict=True)) for c in itertools.product(*grid.values()))
+        points = [self.read(cls, table | combination, *at, also=own) for combination in combinations]
+        for values in excluded:
+            self.check_keys(values, known, (*at, "exclude"))
+            kept = [p for p in points if not values.items() <= plain(p).items()]
+            if len(kept) in (0, len(points)):
+                what = "no point of the grid" if kept else "all points that are left of the grid"
+                self.refuse(at, f"exclude = {as_toml(values)} matches {what}", "exclude")
+            points = kept
+        return Method(name, label, tuple(points))
+
+    def check_together(self, experiment):
+        """Refuse what is wrong between the tables."""
+        settings, tuning = experiment.settings, experiment.tuning
+        engines = {settings.engine, tuning.engine if tuning else settings.engine}
+        if "mpi" in engines and not settings.stop.without_metrics:
+            text = 'holds metrics only, which engine = "mpi" cannot watch; add `seconds`, `updates` or `gradients`'
+            self.refuse(("experiment", "stop"), text)
+        if experiment.compute is None and ("simulation" in engines or settings.clock == "emulated"):
+            self.refuse(("heterogeneity",), 'lacks `compute`, for example { profile = "equal", unit_seconds = 1.0 }')
+        labels = [m.label for m in experiment.methods]
+        for method in experiment.methods:
+            at = ("algorithm", method.label)
+            if labels.count(method.label) > 1:
+                self.refuse(at, "stands twice; give each of the tables its own `label`")
+            if experiment.loss.probability > 0 and not method.points[0].tolerates_loss:
+                text = f"needs every message, but [heterogeneity.loss] has probability = {experiment.loss.probability}"
+                self.refuse(at, f"{text}; set it to 0, or leave this method out")
+        if tuning:
+            if both := set(tuning.seeds) & set(settings.seeds):
+                self.refuse(("tuning",), f"has seed {min(both)} of [experiment]; tune on seeds that are not reported")
+            if all(len(m.points) == 1 for m in experiment.methods):
+                self.refuse(("tuning",), "has nothing to choose, because no [[algorithm]] has a list of values")
+        hashes = set()
+        for cell in experiment.cells():
+            if cell.hash in hashes:
+                self.refuse(("algorithm", cell.label), f"has a point of its grid twice: {as_toml(cell.parameters)}")
+            hashes.add(cell.hash)
+
+    def check_metrics(self, experiment):
+        """Refuse a problem that cannot be prepared, and metrics that it does not have."""
+        settings, targets = experiment.settings, experiment.settings.targets
+        try:
+            metrics = experiment.problem.prepare(settings.workers, settings.seeds[0]).metrics
+        except InvalidInput as error:
+            self.refuse(("problem",), str(error))
+        if targets.metric not in metrics:
+            text = f'metric = "{targets.metric}" is none of this problem{nearest(targets.metric, metrics)}'
+            self.refuse(("experiment", "targets"), text, "metric")
+        for name, value in settings.stop.metrics.items():
+            at = ("experiment", "stop")
+            self.check_keys({name: value}, ["seconds", "updates", "gradients", *metrics], at)
+            sign = 1 if metrics[name] == "lower" else -1
+            if name == targets.metric and sign * value > sign * targets.headline:
+                text = f"{name} = {value} would end every run before the headline target {targets.headline}"
+                self.refuse(at, f"{text}; stop there or beyond", name)
+
+
+def profile(name):
+    """The class of a compute profile."""
+    if name not in heterogeneity.PROFILES:
+        raise InvalidInput(f"there is no such profile{nearest(name, heterogeneity.PROFILES)}")
+    return heterogeneity.PROFILES[name]
+
+
+def with_metrics_apart(table):
+    """[experiment] with the metrics of `stop` in a table of their own."""
+    if not isinstance(stop := table.get("stop"), dict):
+        return table
+    own = {k: v for k, v in stop.items() if k in ("seconds", "updates", "gradients")}
+    return table | {"stop": own | {"metrics": {k: v for k, v in stop.items() if k not in own}}}
+
+
+def refuse_twice(key, values):
+    """Refuse a list that holds a value twice."""
+    if twice := [v for v in values if values.count(v) > 1]:
+        raise InvalidInput(f"{key} = {list(values)} holds {twice[0]} twice")
+
+
+@cache
+def adapter(hint):
+    """The validator of an annotated type."""
+    return TypeAdapter(hint)
+
+
+def plain(value):
+    """A dataclass as TOML has it: a dict of numbers, texts, lists and dicts, in which nothing is None."""
+    if is_dataclass(value):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items() if v is not None}
+    return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def cell_hash(resolved):
+    """sha256 over the canonical JSON of a resolved cell, without its seeds and without how it was tuned."""
+
+    def canonical(value):  # 1.0 and 1 are the same
+        if isinstance(value, dict):
+            return {k: canonical(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [canonical(v) for v in value]
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    what = {key: value for key, value in resolved.items() if key != "tuning"}
+    what["experiment"] = {key: value for key, value in what["experiment"].items() if key != "seeds"}
+    return hashlib.sha256(json.dumps(canonical(what), sort_keys=True, separators=(",", ":")).encode()).hexdigest()

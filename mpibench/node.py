@@ -1,0 +1,577 @@
+"""The node: the few verbs that an algorithm has, and the mechanics behind them that all engines share.
+
+A verb is a plain function that begins an operation and returns a request; `await` waits for it. Whatever happens to a
+rank is an event with a modelled time in whole nanoseconds. Events are ordered by (time, rank, kind, age), where the
+kind puts first what arrives (by source), then links that become free, then computations and sleeps that end. An engine
+says how time passes between events and how a message travels; the rest is here, so it is the same everywhere.
+"""
+
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heapify, heappush
+from typing import Any, NamedTuple
+
+import numpy
+
+ANY = -1
+SECOND = 1_000_000_000
+LINKS, ENDS = 1 << 40, 1 << 41  # kinds of events after arrivals, whose kind is their source
+
+
+class Message(NamedTuple):
+    """What `recv` and `drain` give: the sending rank and what it sent."""
+
+    source: int
+    body: tuple
+
+
+class Request:
+    """An operation under way; `await` gives its value."""
+
+    __slots__ = ("done", "task", "value")
+
+    def __init__(self):
+        self.done = False
+        self.task = None
+        self.value = None
+
+    def __await__(self):
+        if not self.done:
+            yield self
+        return self.value
+
+    def finish(self, value=None):
+        """The operation has ended: wake who waits for it."""
+        self.done = True
+        self.value = value
+        if self.task is not None:
+            self.task.step()
+
+    def cancel(self):
+        """Nobody wants the value any more."""
+        self.task = None
+
+
+class Task(Request):
+    """A coroutine that runs on a rank. `await task` gives what it returns."""
+
+    __slots__ = ("coroutine", "node", "waits_for")
+
+    def __init__(self, node, coroutine):
+        super().__init__()
+        self.node = node
+        self.coroutine = coroutine
+        self.waits_for = None
+        node.tasks[self] = None
+        self.step()
+
+    def step(self):
+        """Run until the next wait."""
+        try:
+            request = self.coroutine.send(None)
+        except StopIteration as end:
+            self.waits_for = None
+            del self.node.tasks[self]
+            self.finish(end.value)
+        else:
+            if request.task is not None:
+                raise RuntimeError(f"two coroutines of rank {self.node.rank} wait for the same request")
+            self.waits_for = request
+            request.task = self
+
+    def cancel(self):
+        """End the coroutine where it waits; the computation it waits for is stopped and never reported."""
+        if self.done:
+            return
+        self.coroutine.close()
+        if self.waits_for is not None:
+            self.waits_for.cancel()
+        self.node.tasks.pop(self, None)
+        self.done = True
+
+    def where(self):
+        """File, line and name of the coroutine's innermost wait."""
+        inner = self.coroutine
+        while getattr(inner.cr_await, "cr_frame", None) is not None:
+            inner = inner.cr_await
+        return f"{inner.cr_code.co_qualname} at {inner.cr_code.co_filename}:{inner.cr_frame.f_lineno}"
+
+
+class Receive(Request):
+    """A receive that waits in a mailbox."""
+
+    __slots__ = ("age", "mailbox", "source")
+
+    def cancel(self):
+        super().cancel()
+        if not self.done:
+            self.mailbox.waiting[self.source].remove(self)
+
+    def __repr__(self):
+        source = "any rank" if self.source == ANY else f"rank {self.source}"
+        return f"recv of tag {self.mailbox.tag!r} from {source}"
+
+
+class Send(Request):
+    """A message under way; done when its link is free again."""
+
+    __slots__ = ("body", "communicator", "free_at", "link", "other_bytes", "receiver", "replaced", "tag", "vector_bytes")
+    cancelled = False
+
+    def __init__(self, communicator, tag, body):
+        self.done = False
+        self.task = None
+        self.communicator = communicator
+        self.tag = tag
+        self.body = body
+        self.free_at = None  # not known before it leaves
+        self.replaced = None  # the older message whose place it took, if any
+
+    def __await__(self):
+        if not self.done and self.free_at is not None:  # it has left: an event only if somebody waits for it
+            self.link.call_when_free(self)
+        return super().__await__()
+
+    def happen(self):
+        """It arrives."""
+        receiver = self.receiver
+        box = receiver.mailboxes.get(self.tag) or receiver.mailbox(self.tag)
+        box.put(self.communicator.node.rank, self.body)
+
+    def __repr__(self):
+        return f"link to rank {self.link.to}"
+
+
+class Timer(Request):
+    """A sleep, or a computation that may be evaluated at any time between its begin and its end."""
+
+    __slots__ = ("args", "began", "cancelled", "cost", "function", "node")
+
+    def __init__(self, node, function, args, cost):
+        self.done = self.cancelled = False
+        self.task = self.value = None
+        self.node = node
+        self.function = function
+        self.args = args
+        self.cost = cost
+
+    def evaluate(self):
+        """The value, computed at most once."""
+        if self.function is not None:
+            self.value = self.function(*self.args)
+            self.function = self.args = None
+        return self.value
+
+    def happen(self):
+        """The end has come."""
+        node = self.node
+        if node.running is self:
+            node.gradients += self.cost
+            node.busy += node.engine.time - self.began
+            if node.journal is not None:
+                node.journal.note(node.engine.time, self.cost, 0, 0)
+            node.begin_next()
+        self.finish(self.evaluate())
+
+    def cancel(self):
+        super().cancel()
+        node = self.node
+        if self.done or self.cancelled:
+            return
+        if node.running is self:
+            node.stopped += 1
+            node.busy += node.engine.time - self.began
+            node.begin_next()
+        elif self in node.backlog:
+            node.backlog.remove(self)
+            return
+        self.cancelled = True  # its event will be skipped
+        node.engine.forget(self)
+
+    def __repr__(self):
+        return "sleep" if self.function is None and self.value is None else "compute"
+
+
+class Mailbox:
+    """Messages of one tag on one communicator of a rank, and who waits for them; first in, first out by source."""
+
+    __slots__ = ("age", "by_source", "newest_only", "queue", "tag", "waiting")
+
+    def __init__(self, tag, newest_only):
+        self.tag = tag
+        self.newest_only = newest_only
+        self.age = 0
+        self.queue = deque()  # [source, body], in order of arrival; body is None once it has been taken
+        self.by_source = {}
+        self.waiting = {}
+
+    def put(self, source, body):
+        """A message arrives."""
+        if self.waiting:
+            ours, anybodys = self.waiting.get(source), self.waiting.get(ANY)
+            if ours or anybodys:
+                first = ours if not anybodys or (ours and ours[0].age < anybodys[0].age) else anybodys
+                first.popleft().finish(tuple.__new__(Message, (source, body)))
+                return
+        earlier = self.by_source.setdefault(source, deque())
+        if self.newest_only and earlier:
+            earlier[-1][1] = body
+            return
+        item = [source, body]
+        earlier.append(item)
+        self.queue.append(item)
+
+    def take(self, source):
+        """The first message from this source, or None."""
+        if source == ANY:
+            queue = self.queue
+            while queue and queue[0][1] is None:
+                queue.popleft()
+            if not queue:
+                return None
+            item = queue.popleft()
+            self.by_source[item[0]].popleft()
+            return Message(*item)
+        queue = self.by_source.get(source)
+        if not queue:
+            return None
+        item = queue.popleft()
+        message = Message(*item)
+        item[1] = None
+        while self.queue and self.queue[0][1] is None:
+            self.queue.popleft()
+        return message
+
+    def wait(self, request, source):
+        """Let this receive wait for a message from this source."""
+        self.age += 1
+        request.age, request.mailbox, request.source = self.age, self, source
+        self.waiting.setdefault(source, deque()).append(request)
+
+
+class Link:
+    """A directed edge that carries one message at a time; what comes meanwhile waits for it to be free.
+
+    A lost message has occupied its link. Latency adds to the arrival and occupies nothing.
+    """
+
+    __slots__ = ("bytes", "called", "edge", "free_at", "leaving", "lost", "messages", "node", "to", "waiting")
+    cancelled = False
+
+    def __init__(self, node, to, edge, lost):
+        self.node = node
+        self.to = to
+        self.edge = edge
+        self.lost = lost
+        self.free_at = 0
+        self.waiting = deque()
+        self.leaving = []
+        self.called = False
+        self.messages = self.bytes = 0
+
+    def submit(self, send):
+        """Send this, now or when the link is free."""
+        if not self.waiting and self.free_at <= self.node.engine.time:
+            self.depart(send)
+            return
+        if send.tag in self.node.newest_only:
+            for place, older in enumerate(self.waiting):
+                if older.tag == send.tag and older.communicator is send.communicator:
+                    send.replaced = older
+                    self.waiting[place] = send
+                    return
+        self.waiting.append(send)
+        self.call_when_free()
+
+    def depart(self, send):
+        """The message occupies the link from now on."""
+        node, edge = self.node, self.edge
+        engine = node.engine
+        now = engine.time
+        size = send.vector_bytes + send.other_bytes
+        self.messages += 1
+        self.bytes += size
+        if node.journal is not None:
+            node.journal.note(now, 0, 1, size)
+        free_at = self.free_at = now if edge.instant else now + edge.transmission(send.vector_bytes, send.other_bytes)
+        if self.lost is None or not self.lost():
+            engine.carry(send, free_at + edge.latency_ns)
+        while send is not None:
+            send.free_at = free_at
+            if free_at == now:
+                send.finish()
+            elif send.task is not None:
+                self.call_when_free(send)
+            send = send.replaced
+
+    def call_when_free(self, request=None):
+        """Let what waits depart when the link is free, and finish this send when its own message has left."""
+        if request is not None:
+            if request.free_at <= self.node.engine.time:
+                request.finish()
+                return
+            self.leaving.append(request)
+        if not self.called:
+            self.called = True
+            self.node.engine.at(self.free_at, self.node.rank, LINKS, self)
+
+    def happen(self):
+        """The link is free, unless something that arrived at this instant has used it already."""
+        self.called = False
+        now = self.node.engine.time
+        left = [request for request in self.leaving if request.free_at <= now]
+        self.leaving = [request for request in self.leaving if request.free_at > now]
+        if self.waiting and self.free_at <= now:
+            self.depart(self.waiting.popleft())
+        if self.waiting or self.leaving:
+            self.call_when_free()
+        for request in left:
+            request.finish()
+
+
+class Communicator:
+    """Messages over the edges of a graph, in a space of their own."""
+
+    __slots__ = ("destinations", "index", "mailboxes", "node", "sources")
+
+    def __init__(self, node, index, sources, destinations):
+        self.node = node
+        self.index = index
+        self.sources = sources
+        self.destinations = destinations
+        self.mailboxes = {}
+
+    @property
+    def parent(self):
+        """The one rank that this one receives from, on a tree that points down; None at the root."""
+        return self.sources[0] if self.sources else None
+
+    @property
+    def children(self):
+        """The ranks that this one sends to, on a tree that points down."""
+        return self.destinations
+
+    def mailbox(self, tag):
+        """Where messages of this tag arrive."""
+        box = self.mailboxes.get(tag)
+        if box is None:
+            box = self.mailboxes[tag] = Mailbox(tag, tag in self.node.newest_only)
+        return box
+
+    def send(self, to, tag, *body, size=None):
+        """Send `body` (numbers, vectors, None, or tuples of them) to rank `to`; done when the link is free again.
+
+        `size` replaces the modelled bytes where the paper's message is not what is serialised. What is sent is frozen.
+        """
+        node = self.node
+        if self.destinations is not None and to not in self.destinations:
+            raise ValueError(f"rank {node.rank} has no edge to rank {to} in this graph")
+        request = Send(self, tag, body)
+        vectors, others = node.freeze(body)
+        request.vector_bytes, request.other_bytes = (vectors, others) if size is None else (size, 0)
+        link = request.link = node.links.get(to) or node.open_link(to)
+        link.submit(request)
+        return request
+
+    def recv(self, tag, source=ANY):
+        """Receive a message of this tag; the request's value is Message(source, body)."""
+        request = Receive()
+        box = self.mailboxes.get(tag) or self.mailbox(tag)
+        message = box.take(source) if box.queue else None
+        if message is None:
+            box.wait(request, source)
+        else:
+            request.done = True
+            request.value = message
+        return request
+
+    def drain(self, tag):
+        """The messages of this tag that have arrived, without waiting."""
+        box = self.mailbox(tag)
+        return [message for message in iter(lambda: box.take(ANY), None)]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a run takes from its experiment, by rank; the runner makes it, engines and nodes read it."""
+
+    size: int
+    durations: Callable[[int], Callable]  # rank -> (cost, now in ns) -> ns
+    edge: Callable[[int, int], Any]  # source, destination -> latency_ns, instant, transmission(vector and other bytes)
+    lost: Callable[[int, int], Callable | None]  # source, destination -> () -> bool
+    random: Callable[[int], Any]  # rank -> Generator, the method's own randomness
+    newest_only: frozenset = frozenset()
+    until: int | None = None  # no event after this instant, in ns
+
+
+class Node(Communicator):
+    """A rank as its algorithm sees it; itself the communicator that joins all ranks."""
+
+    __slots__ = ("_rng", "backlog", "busy", "cluster", "duration", "engine", "fingerprint", "gradients", "joined",
+                 "journal", "links", "newest_only", "rank", "running", "size", "stopped", "tasks", "workers")  # fmt: skip
+
+    def __init__(self, engine, rank, cluster):
+        self.newest_only = cluster.newest_only
+        super().__init__(self, 0, None, None)
+        self.engine = engine
+        self.rank = rank
+        self.cluster = cluster
+        self.size = cluster.size
+        self.workers = range(1, cluster.size)  # the ranks other than a server's
+        self.duration = cluster.durations(rank)
+        self.links = {}
+        self.joined = [self]
+        self.tasks = {}
+        self.running = None
+        self.backlog = deque()
+        self.gradients = self.stopped = self.busy = 0
+        self.journal = None
+        self.fingerprint = 0
+        self._rng = None
+
+    @property
+    def rng(self):
+        """This rank's randomness for the method's own choices."""
+        if self._rng is None:
+            self._rng = self.cluster.random(self.rank)
+        return self._rng
+
+    def now(self):
+        """Seconds on the run's clock."""
+        return self.engine.time / SECOND
+
+    def compute(self, function, *args, cost=1.0):
+        """Compute function(*args), which takes the time of `cost` gradients of this rank, one after another."""
+        self.freeze(args)
+        request = Timer(self, function, args, cost)
+        if self.running is None:
+            self.begin(request)
+        else:
+            self.backlog.append(request)
+        return request
+
+    def begin(self, request):
+        """This computation is the one that runs."""
+        self.running = request
+        request.began = self.engine.time
+        self.engine.begin(request)
+
+    def begin_next(self):
+        """The processor is free."""
+        self.running = None
+        if self.backlog:
+            self.begin(self.backlog.popleft())
+
+    def sleep(self, seconds):
+        """Do nothing for so long."""
+        request = Timer(self, None, None, 0)
+        self.engine.at(self.engine.time + round(seconds * SECOND), self.rank, ENDS, request)
+        return request
+
+    def start(self, coroutine):
+        """Run another coroutine on this rank, at once until its first wait."""
+        return Task(self, coroutine)
+
+    def join(self, graph):
+        """A communicator of this graph's edges (`graph.sources(rank)`, `graph.destinations(rank)`); all ranks call it,
+        in the same order."""
+        sources, destinations = tuple(graph.sources(self.rank)), tuple(graph.destinations(self.rank))
+        communicator = Communicator(self, len(self.joined), sources, destinations)
+        self.joined.append(communicator)
+        self.engine.join(communicator)
+        return communicator
+
+    def open_link(self, to):
+        """The link to this rank, at its first use."""
+        if not 0 <= to < self.size or to == self.rank:
+            raise ValueError(f"rank {self.rank} cannot send to rank {to}: there are ranks 0 to {self.size - 1}")
+        link = self.links[to] = self.engine.link(self, to)
+        return link
+
+    def freeze(self, items):
+        """Law 3: what is handed over is never written again. Returns the bytes of its vectors and of all else."""
+        vectors = others = 0
+        for item in items:
+            kind = type(item)
+            if kind is numpy.ndarray:
+                item.setflags(write=False)
+                vectors += item.nbytes
+            elif kind is int or kind is float:
+                others += 8
+            elif kind is tuple or kind is list:
+                inner = self.freeze(item)
+                vectors, others = vectors + inner[0], others + inner[1]
+            elif hasattr(item, "_version"):
+                self.engine.frozen.check(item)
+                vectors += item.nbytes
+            elif kind is bytes:
+                vectors += len(item)
+            else:
+                others += getattr(item, "nbytes", 8)
+        return vectors, others
+
+
+class FrozenTensors:
+    """Torch tensors that were handed over, with the version they had; numpy has a flag for it, torch has not."""
+
+    def __init__(self):
+        self.versions = {}
+
+    def check(self, tensor):
+        """Note a tensor that is handed over, or say that it was written since."""
+        known = self.versions.get(id(tensor))
+        if known is None:
+            forget = weakref.ref(tensor, lambda _, key=id(tensor): self.versions.pop(key, None))
+            self.versions[id(tensor)] = (forget, tensor._version)
+        elif known[1] != tensor._version:
+            raise ValueError("a tensor was written after it had been handed over; make a new one: x = x - γ * g")
+
+    def check_all(self):
+        """The same for all that still live."""
+        for reference, _ in list(self.versions.values()):
+            if (tensor := reference()) is not None:
+                self.check(tensor)
+
+
+class Agenda:
+    """The events to come, in the order of law 8, and the modelled time."""
+
+    def __init__(self):
+        self.time = 0
+        self.age = 0
+        self.events = []
+        self.dead = 0
+        self.frozen = FrozenTensors()
+
+    def at(self, time, rank, kind, event):
+        """Let this event happen."""
+        self.age += 1
+        heappush(self.events, (time, rank, kind, self.age, event))
+
+    def begin(self, computation):
+        """A computation begins: its end is known."""
+        node = computation.node
+        self.at(self.time + node.duration(computation.cost, self.time), node.rank, ENDS, computation)
+
+    def link(self, node, to):
+        """A modelled link."""
+        return Link(node, to, node.cluster.edge(node.rank, to), node.cluster.lost(node.rank, to))
+
+    def forget(self, event):
+        """This event will be skipped; when most are like it, make room."""
+        self.dead += 1
+        if self.dead > 10_000 and 2 * self.dead > len(self.events):
+            self.events[:] = [entry for entry in self.events if not entry[4].cancelled]
+            heapify(self.events)
+            self.dead = 0
+
+
+class Deadlock(RuntimeError):
+    """Nothing can happen any more, and no program has returned. The text is a table of who waits where."""
+
+    def __init__(self, nodes, why="nothing can happen any more"):
+        rows = [f"rank {node.rank}: {task.where()}: {task.waits_for!r}" for node in nodes for task in node.tasks]
+        more = [f"... and {len(rows) - 20} more"] if len(rows) > 20 else []
+        super().__init__("\n  ".join([f"deadlock: {why}", *rows[:20], *more]))

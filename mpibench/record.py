@@ -1,0 +1,260 @@
+"""The HDF5 file of one run. Its layout, schema 1; (n,) is one value a rank, (p,) one a snapshot, (u,) one an update:
+
+/            attrs: schema (1), run_id, experiment, algorithm, parameters (JSON), engine ("simulation" | "mpi"),
+             clock ("virtual" | "emulated" | "native"), workers, ranks, seed, cell (first 16 hex digits of the hash),
+             final_model (text: which rank's model, or which mean, the final one is), stop_stale (0/1, where the method
+             has it), budget_seconds (inf: none); when the run has ended also outcome ("reached" | "budget" | "diverged" |
+             "walltime" | "fault" | "watchdog"), error (one sentence, where there was one), seconds (length of the run on
+             its clock), event_hash, model_hash (hex); complete (0/1)
+/config      resolved (JSON of the cell), raw (TOML text), seeds (JSON), tuning (JSON: trials, chosen, seeds,
+             core_seconds), hash (text), overrides (JSON list)
+/provenance  code, packages, mpi, network, scheduler, env, data, phases, agreement (JSON); ranks/<field> (n,)
+/clock       resolution_seconds, overhead_seconds, start_seconds, stop_seconds, offset_seconds, drift (n,);
+             attrs: start_spread_seconds                                                              (engine mpi)
+/trace       time (float64 seconds on the run's clock), iteration (int64), updates, gradients, discarded, messages,
+             bytes (int64, cumulative over all ranks), <metric> (float64; attr direction: "lower" | "higher")    all (p,)
+/updates     time, source, staleness, staleness_seconds (u,), with record_updates; always staleness_histogram: the number
+             of gradients with staleness 0, 1, 2, ... (attr open: 1 where the last bin holds all that are larger)
+/ranks       gradients, discarded, busy_seconds, idle_seconds, messages_sent, messages_received, messages_lost,
+             messages_in_flight (when the run ended), bytes_sent, peak_memory_bytes, ... (n,)
+/bytes/<level>/{up,down,edges}     algorithmic (bits), serialised, mpi, nic
+/delays      requested_seconds, realised_seconds
+/fidelity    attrs: lateness_median_seconds, lateness_p99_seconds, lateness_max_seconds, order_violations, overruns,
+             time_scale, good (0/1), attempts                                                    (clock emulated)
+/steps, /events, /checks, /faults  where an engine fills them
+
+JSON and TOML texts are scalar string datasets. Infinity and NaN stand in JSON as Python writes them. What is not known
+is absent; in a column of /provenance/ranks it is "" or NaN.
+
+The file is kept in memory and published whole, as `<stem>.h5.part`, by writing beside and renaming: a run that is killed
+at any instant leaves the part as it was last published, readable, with complete = 0. `finish` syncs it to the disk and
+gives it its final name, which never takes the place of an existing file.
+"""
+
+import errno
+import json
+import os
+import secrets
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mpibench.errors import DiskFull, InvalidInput
+
+SCHEMA = 1
+SMALL_BYTES = 1 << 22  # files up to this size are published at every append,
+PUBLISHING_SHARE = 0.05  # larger ones so rarely that publishing takes at most this share of the time
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def run_id(environment=os.environ):
+    """A name no other run has: UTC second, batch job or `local`, array index where there is one, 6 hex digits."""
+    job = environment.get("SLURM_ARRAY_JOB_ID") or environment.get("SLURM_JOB_ID") or "local"
+    index = environment.get("SLURM_ARRAY_TASK_ID")
+    parts = [f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}", job, *([index] if index else []), secrets.token_hex(3)]
+    return "-".join(parts)
+
+
+def place(out, experiment, algorithm, cell, seed, run):
+    """Where the file of a run belongs below the folder `out`; `cell` is the hash of the cell, `run` its run id."""
+    return Path(out) / experiment / f"{algorithm}-{cell[:8]}" / f"seed-{seed}-{run}.h5"
+
+
+class RunFile:
+    """The file of one run while it is being written; use it in a `with` statement.
+
+    attrs       attributes of the root, without `schema` and `complete`
+    config      datasets of /config: texts as they are, other values as JSON
+    provenance  group name to a dict (stored as JSON); `ranks` is a list of dicts, one for each rank
+
+    Raises InvalidInput where the file exists or cannot be made, DiskFull where there is no space; then nothing is left.
+    An exception inside the `with` statement is written to the part (outcome "fault" unless one is there) and goes on.
+    """
+
+    def __init__(self, path, attrs, config, provenance):
+        self.path = Path(path)
+        self.part = self.path.with_name(self.path.name + ".part")
+        self._beside = self.path.with_name(self.path.name + ".part.new")
+        if self.path.exists():
+            raise InvalidInput(f"{self.path} exists, and a result is never written over")
+        self._published_at, self._publishing_seconds = -np.inf, 0.0
+        self._columns = {}  # of each group that `append` fills
+        self._file = h5py.File(str(self.part), "w", driver="core", backing_store=False)
+        try:
+            self._file.attrs.update(_plain(attrs) | {"schema": SCHEMA, "complete": 0})
+            self.put("config", {key: v if isinstance(v, str) else json.dumps(v) for key, v in config.items()})
+            self.put("provenance", provenance)
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                os.close(os.open(self.part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            except OSError as error:
+                raise self._refusal(error) from error
+            try:
+                self.publish()
+            except BaseException:
+                self.part.unlink()
+                raise
+        except BaseException:
+            self._file.close()
+            raise
+
+    def append(self, group, columns):
+        """Extend the datasets of `group` by these columns, name to values of equal lengths, and publish.
+
+        The first call decides names and types; a later one that differs is a ValueError.
+        """
+        arrays = {name: _array(values) for name, values in columns.items()}
+        lengths = {len(a) for a in arrays.values()}
+        if len(lengths) > 1:
+            raise ValueError(f"/{group}: columns of unequal lengths {sorted(lengths)}")
+        node = self._file.require_group(group)
+        if group not in self._columns:
+            self._columns[group] = set(arrays)
+            for name, a in arrays.items():
+                node.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(1024,), dtype=a.dtype)
+        if self._columns[group] != set(arrays):
+            raise ValueError(f"/{group}: columns {sorted(arrays)} after {sorted(self._columns[group])}")
+        for name, a in arrays.items():
+            dataset = node[name]
+            if not np.can_cast(a.dtype, dataset.dtype, "same_kind"):
+                raise ValueError(f"/{group}/{name}: {a.dtype} values after {dataset.dtype} ones")
+            dataset.resize(len(dataset) + len(a), axis=0)
+            dataset[len(dataset) - len(a) :] = a
+        self.publish(lazily=True)
+
+    def put(self, group, mapping=(), attrs=()):
+        """Write datasets into `group` and attributes onto it, or onto the dataset that `group` names.
+
+        Values: a text or a number (scalar dataset), a dict (JSON text), a list of dicts (a group with a column for each
+        key), anything else an array.
+        """
+        node = self._file[group] if group in self._file else self._file.create_group(group)
+        for name, value in dict(mapping).items():
+            if isinstance(value, dict):
+                node.create_dataset(name, data=json.dumps(value))
+            elif isinstance(value, (str, int, float)):
+                node.create_dataset(name, data=value)
+            elif isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+                self.put(f"{group}/{name}", _columns(value))
+            else:
+                node.create_dataset(name, data=_array(value))
+        node.attrs.update(_plain(attrs))
+
+    def publish(self, lazily=False):
+        """Make the part what is in memory; `lazily`: not where a large file was published a short while ago."""
+        began = time.monotonic()
+        if lazily and (began - self._published_at) * PUBLISHING_SHARE < self._publishing_seconds:
+            return
+        self._write(self._beside)
+        os.replace(self._beside, self.part)
+        self._published_at = time.monotonic()
+        size = self.part.stat().st_size
+        self._publishing_seconds = self._published_at - began if size > SMALL_BYTES else 0.0
+
+    def finish(self, **attrs):
+        """Write the last attributes and complete = 1, sync, and give the file its final name."""
+        self._file.attrs.update(_plain(attrs))
+        self._file.attrs["complete"] = 1
+        try:
+            self._write(self._beside, sync=True)
+            try:
+                _rename_to_new(self._beside, self.path)
+            except OSError as error:
+                self._beside.unlink(missing_ok=True)
+                raise self._refusal(error) from error
+        except BaseException:
+            self._file.attrs["complete"] = 0  # only a file under its final name is complete
+            raise
+        self.part.unlink()
+        self._file.close()
+
+    def _write(self, target, sync=False):
+        """The whole file's bytes into `target`; on an error `target` is removed."""
+        self._file.flush()
+        image = self._file.id.get_file_image()
+        try:
+            with open(target, "wb") as stream:
+                stream.write(image)
+                stream.flush()
+                if sync:
+                    os.fsync(stream.fileno())
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            raise self._refusal(error) from error
+
+    def _refusal(self, error):
+        if error.errno in FULL:
+            return DiskFull(f"no space left to write {self.path}: free some, or choose another folder with --out")
+        if isinstance(error, FileExistsError) and (self.path.exists() or self.part.exists()):
+            return InvalidInput(f"{self.path} or its part exists, and a result is never written over")
+        return InvalidInput(f"cannot write {self.path}: {error.strerror}; choose another folder with --out")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if not self._file:  # finished
+            return
+        if error is not None:
+            self._file.attrs.setdefault("outcome", "fault")
+            self._file.attrs["error"] = f"{kind.__name__}: {error}".partition("\n")[0]
+        try:
+            if not isinstance(error, DiskFull):
+                self.publish()
+        except (DiskFull, InvalidInput):
+            if error is None:
+                raise
+        finally:
+            self._file.close()
+
+
+def _rename_to_new(source, target):
+    """Rename, but never over an existing file, and have the folder's entry on the disk."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        os.rename(source, target)
+    else:
+        os.unlink(source)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _plain(attrs):
+    """Attributes as HDF5 takes them: dicts as JSON, truth values as 0 and 1, no None."""
+    plain = {}
+    for name, value in dict(attrs).items():
+        if value is not None:
+            plain[name] = json.dumps(value) if isinstance(value, dict) else int(value) if isinstance(value, bool) else value
+    return plain
+
+
+def _array(values):
+    """Values as a float64, int64 or text array; empty ones as float64."""
+    array = np.asarray(values)
+    if array.dtype.kind in "iub":
+        return array.astype(np.int64)
+    return array.astype(np.float64) if array.dtype.kind == "f" else array.astype(h5py.string_dtype())
+
+
+def _columns(rows):
+    """A list of dicts as a column for each key; None and what a row lacks become NaN among numbers, else ""."""
+    columns = {}
+    for name in dict.fromkeys(key for row in rows for key in row):
+        column = [row.get(name) for row in rows]
+        numbers = all(isinstance(v, (int, float)) for v in column if v is not None) and any(v is not None for v in column)
+        if numbers:
+            columns[name] = [np.nan if v is None else v for v in column]
+        else:
+            columns[name] = ["" if v is None else v if isinstance(v, str) else json.dumps(v) for v in column]
+    return columns
