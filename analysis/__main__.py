@@ -74,12 +74,11 @@ def curves(paths, metric, out, allow_poor_fidelity):
 
     races = load(paths, allow_poor_fidelity)
     figure = plots.figure(races, metric)
-    caption = plots.caption(races, metric, _command())
+    description = plots.description(races, metric, _command())
     for path in out:
-        _write(path, plots.image(figure, path.suffix[1:], caption))
-    click.echo(caption)
-    for path in out:
+        _write(path, plots.image(figure, path.suffix[1:], description))
         click.echo(f"wrote {path}")
+    click.echo(plots.caption(races, metric))
 
 
 def _command():

@@ -6,7 +6,7 @@ from analysis.rounding import number
 
 
 def provenance(race):
-    """Sentences about the runs of `race` that a reader of its numbers must know; the inputs' hashes come last."""
+    """Sentences about the runs of `race` that a reader of its numbers must know."""
     if race.clock == "emulated":
         yield pace(race)
     failed = [(method, run) for method in race.methods for run in method.runs if run.stopped_from_outside]
@@ -15,7 +15,6 @@ def provenance(race):
     if race.superseded:
         runs = "; ".join(f"{run.algorithm} seed {run.seed} run {run.run_id}" for run in race.superseded)
         yield f"Superseded by a newer run of the same cell and seed, in no number here: {runs}."
-    yield f"SHA-256 of the inputs, by seed: {inputs(race)}."
 
 
 def pace(race):
@@ -31,9 +30,10 @@ def pace(race):
 
 def inputs(race):
     """The first 12 digits of the SHA-256 of every file behind the race, by method and seed."""
-    return "; ".join(
+    files = "; ".join(
         f"{method.label} " + ", ".join(f"{run.seed}:{run.digest[:12]}" for run in method.runs) for method in race.methods
     )
+    return f"SHA-256 of the inputs, by seed: {files}."
 
 
 def _failure(method, run):

@@ -2,7 +2,6 @@
 
 import io
 import math
-import textwrap
 
 import matplotlib
 
@@ -16,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from analysis import statistics
 from analysis.curves import median_curve
 from analysis.errors import InvalidInput
-from analysis.notes import provenance
+from analysis.notes import inputs, provenance
 from analysis.read import COUNTERS
 from analysis.rounding import number
 from analysis.time_to_target import time_to_target
@@ -80,18 +79,18 @@ def figure(races, metric=None):
     return whole
 
 
-def image(figure, form, description):
-    """The bytes of the figure as "png" or "pdf", with `description` in its metadata."""
+def image(figure, form, text):
+    """The bytes of the figure as "png" or "pdf", with `text` in its metadata."""
     content = io.BytesIO()
-    metadata = {"png": {"Description": description}, "pdf": {"Subject": description, "CreationDate": None}}[form]
+    metadata = {"png": {"Description": text}, "pdf": {"Subject": text, "CreationDate": None}}[form]
     with plt.rc_context(STYLE):
         figure.savefig(content, format=form, metadata=metadata, bbox_inches="tight", pad_inches=0.03)
     return content.getvalue()
 
 
-def caption(races, metric, command):
-    """What the figure shows and how it was made, one paragraph for each race."""
-    lines = []
+def caption(races, metric=None):
+    """What the figure shows, one paragraph for each race."""
+    paragraphs = []
     for race in races:
         name = _metric(race, metric)
         counts = {len(runs) for runs in _drawn(race, name).values()}
@@ -104,11 +103,17 @@ def caption(races, metric, command):
         text = f"{race.title}. {_words(name)}: median over n = {n} seeds (line), {band}, every seed (thin)."
         if _shows_target(race, metric):
             text += (
-                " Dashed: targets. Below: the time at which each run met the headline target (circles; triangles: missed, "
-                "at the time up to which that is known), the median (bar) and its 95 % interval by order statistics."
+                " Dashed: targets. Below: when each run met the headline target (circles; triangles: missed, at the time up to "
+                "which that is known), the median (bar, dotted line) and its 95 % interval by order statistics (line)."
             )
-        lines.append("\n".join([textwrap.fill(text, 118), *provenance(race)]))
-    return "\n\n".join([*lines, f"Made by `{command}`."])
+        paragraphs.append(text)
+    return "\n".join(paragraphs)
+
+
+def description(races, metric, command):
+    """What is stored in the file of the figure: its caption, and how it can be made again from which inputs."""
+    notes = [note for race in races for note in (*provenance(race), inputs(race))]
+    return "\n".join([caption(races, metric), *notes, f"Made by `{command}`."])
 
 
 def _metric(race, chosen):
@@ -152,7 +157,8 @@ def _draw(race, metric, runs, curves, times):
         curves.tick_params(labelbottom=False)
         _targets(curves, race.targets, relation)
         _times(times, curves, headline, hits, looks)
-        times.set_title(f"time to {_words(metric)} {relation} {headline:g}", fontsize=7, pad=3)
+        title = times.set_title(f"time to {_words(metric)} {relation} {headline:g}", fontsize=7, pad=3)
+        title.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # over the lines that lead down
     else:
         curves.legend(labelcolor="linecolor", frameon=False)
     lowest.set_xlabel(TIME[race.clock])
@@ -197,7 +203,8 @@ def _times(axes, curves, target, hits, looks):
         met = [hit.time for hit in of_method if not hit.censored]
         missed = [hit.seconds for hit in of_method if hit.censored]
         axes.plot(met, np.full(len(met), y), "o", color=colour, markersize=3, alpha=0.55, markeredgewidth=0)
-        axes.plot(missed, np.full(len(missed), y), ">", color=colour, markersize=3.5, fillstyle="none", clip_on=False)
+        if missed:  # drawn unclipped, and an unclipped line without points would have its place at the figure's corner
+            axes.plot(missed, np.full(len(missed), y), ">", color=colour, markersize=3.5, fillstyle="none", clip_on=False)
         times = [hit.time for hit in of_method]
         low, high = statistics.median_interval(times)
         middle = statistics.median(times)

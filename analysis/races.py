@@ -18,7 +18,8 @@ FREE_OF_EXPERIMENT = ("seeds", "engine", "clock", "record_updates")  # engine an
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """One cell: an algorithm with its parameters; `runs` is one a seed, by seed."""
+    """One cell: an algorithm with its parameters; `runs` is one a seed, by seed. Its label begins with the experiment's
+    own name for it, by default the algorithm's."""
 
     label: str
     runs: tuple[Run, ...]
@@ -100,20 +101,16 @@ def _setting(run):
 
 
 def _race(runs, superseded, setting):
-    cells = defaultdict(list)
-    for run in sorted(runs, key=lambda run: (run.algorithm, run.cell, run.seed)):
-        cells[run.algorithm, run.cell].append(run)
+    named = defaultdict(lambda: defaultdict(list))  # name, cell: runs
+    for run in sorted(runs, key=lambda run: (run.cell, run.seed)):
+        named[run.resolved.get("algorithm", {}).get("label", run.algorithm)][run.cell].append(run)
     methods = []
-    for algorithm in sorted({algorithm for algorithm, _ in cells}):
-        same = {cell: runs for (name, cell), runs in cells.items() if name == algorithm}
-        labels = differences([flat(runs[0].parameters) for runs in same.values()])
-        for label, (cell, runs_of_cell) in zip(labels, same.items(), strict=True):
-            if len(same) > 1:
-                repeated = labels.count(label) > 1  # the cells differ in something that is no parameter
-                label = ", ".join(part for part in (algorithm, label, f"cell {cell[:8]}" if repeated else "") if part)
-            else:
-                label = algorithm
-            methods.append(Method(label, tuple(runs_of_cell)))
+    for name, cells in sorted(named.items()):
+        labels = differences([flat(runs_of_cell[0].parameters) for runs_of_cell in cells.values()])
+        for label, (cell, runs_of_cell) in zip(labels, cells.items(), strict=True):
+            if labels.count(label) > 1:  # the cells differ in something that is no parameter
+                label = ", ".join(part for part in (label, f"cell {cell[:8]}") if part)
+            methods.append(Method(", ".join(part for part in (name, label) if part), tuple(runs_of_cell)))
     first = runs[0]
     return Race(first.experiment, first.engine, first.clock, setting, first.targets, tuple(methods), superseded)
 
@@ -133,7 +130,12 @@ def differences(configurations):
     """For each flat configuration the entries in which they are not all equal, as text: "workers = 8, ..."."""
     names = sorted({name for configuration in configurations for name in configuration})
     varying = [name for name in names if len({json.dumps(c.get(name), sort_keys=True) for c in configurations}) > 1]
-    return [in_words({name: c[name] for name in varying if name in c}) for c in configurations]
+    return [", ".join(_short(in_words({name: c[name]})) for name in varying if name in c) for c in configurations]
+
+
+def _short(text):
+    """A list of edges, say, is cut."""
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def in_words(parameters):

@@ -153,8 +153,9 @@ def _trace(path, file, complete):
     columns = {name: dataset[()] for name, dataset in file["trace"].items()}
     if len({len(column) for column in columns.values()}) > 1:
         raise InvalidInput(f"the columns of /trace in {path} differ in length; the file is damaged")
-    if "time" not in columns:
-        raise InvalidInput(f"{path} has no /trace/time; the file is damaged")
+    for name in COUNTERS:
+        if complete and name not in columns:
+            raise InvalidInput(f"{path} has no /trace/{name}, which every result file has; the file is damaged")
     better = {name: file["trace"][name].attrs.get("direction") for name in columns if name not in COUNTERS}
     for name, direction in better.items():
         if complete and direction not in ("lower", "higher"):

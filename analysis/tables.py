@@ -16,7 +16,7 @@ from jinja2 import Environment
 
 from analysis import statistics
 from analysis.errors import InvalidInput
-from analysis.notes import provenance
+from analysis.notes import inputs, provenance
 from analysis.races import Race, in_words
 from analysis.rounding import interval, number
 from analysis.time_to_target import time_to_target
@@ -136,6 +136,11 @@ def _row(race, method, target, base, hits):
         **_summary("bytes", [hit.bytes for hit in own.values()]),
         "target_lost": sum(hit.target_lost for hit in own.values()),
         "stopped_from_outside": len(method.runs) - len(times),
+        "poor_fidelity": sum(run.poor_fidelity for run in method.runs),
+        "time_scale": max((run.fidelity.get("time_scale", math.nan) for run in method.counted), default=math.nan),
+        "lateness_max_seconds": max(
+            (run.fidelity.get("lateness_max_seconds", math.nan) for run in method.counted), default=math.nan
+        ),
         "seeds": _listed(own),
         "seconds": _listed(times),
         "stored_seconds": _listed(hit.seconds for hit in own.values()),
@@ -170,6 +175,7 @@ def _comparison(method, base, target, hits):
         **dict(zip(("ratio", "ratio_low", "ratio_high"), ratio, strict=True)),
         **dict(zip(("paired_ratio", "paired_ratio_low", "paired_ratio_high"), paired, strict=True)),
         **dict(zip(("wins", "win_fraction_low", "win_fraction_high"), won, strict=True)),
+        "win_fraction": won[0] / len(seeds) if seeds else math.nan,
         "p": p,
     }
 
@@ -187,8 +193,8 @@ def markdown(tables, command):
 
 
 def _markdown(table):
-    parts = [f"## {heading(table)}", _grid(cells(table)), _grid(methods(table)), *(_item(note) for note in notes(table))]
-    return "\n\n".join(parts[:3]) + "\n\n" + "\n".join(parts[3:]) + "\n"
+    items = "\n".join(_item(note) for note in (*notes(table), inputs(table.race)))
+    return "\n\n".join([f"## {heading(table)}", _grid(cells(table)), _grid(methods(table)), items]) + "\n"
 
 
 def _grid(frame):
@@ -259,10 +265,10 @@ def methods(table):
 
 def _chosen(tuning):
     """How the parameters were tuned: number of trials and the seeds they ran on."""
-    if not tuning:
+    trials = tuning.get("trials")
+    if not trials:
         return "not tuned"
-    trials = tuning["trials"]
-    trials = len(trials) if isinstance(trials, list) else trials
+    trials = trials if isinstance(trials, int) else len(trials)
     return f"{trials} trials, seeds {', '.join(map(str, tuning['seeds']))}"
 
 
@@ -273,16 +279,22 @@ def _fraction(k, n, low, high):
 def _seconds(row, hits):
     """The median with its interval; the points themselves where they are too few for one."""
     hits = sorted(hits, key=lambda hit: (hit.time, hit.seconds))
-    missed = [hit.seconds for hit in hits if hit.censored]
     if not hits:
         return "no run counts"
     if row.n < statistics.POINTS_MEDIAN:
-        points = [f"> {number(hit.seconds)}" if hit.censored else number(hit.seconds) for hit in hits]
+        points = [_later_than(hit.seconds) if hit.censored else number(hit.seconds) for hit in hits]
         return f"{', '.join(points)}; {TOO_SMALL}"
+    middle = number(row.median_seconds)
+    if math.isinf(row.median_seconds):
+        middle = _later_than(min(hit.seconds for hit in hits if hit.censored))
     if math.isinf(row.median_seconds_low):
-        return f"> {number(min(missed))}"
-    middle = number(row.median_seconds) if math.isfinite(row.median_seconds) else f"> {number(min(missed))}"
+        return middle
     return f"{middle} {interval(row.median_seconds_low, row.median_seconds_high)}"
+
+
+def _later_than(seconds):
+    """A miss, up to the time for which that is known."""
+    return f"> {number(seconds)}" if math.isfinite(seconds) else "missed"
 
 
 def _spread(middle, low, high):
@@ -328,7 +340,7 @@ def notes(table):
     )
     if table.base:
         yield from _conclusions(table)
-        left_out = rows.groupby("method")["pairs_left_out"].first()
+        left_out = rows[rows["method"] != table.base].groupby("method")["pairs_left_out"].first()
         yield f"Pairs left out because a run is missing or was stopped from outside: {left_out.sum()}" + (
             f" ({', '.join(f'{label} {count}' for label, count in left_out.items() if count)})." if left_out.sum() else "."
         )
@@ -379,34 +391,37 @@ def _exceptions(table):
 
 
 LATEX = r"""
+% packages: booktabs, adjustbox
 %- for table in tables
 \begin{table}
   \centering
   \caption{<< table.heading | tex >>}
-  \small
+  \footnotesize
 %- for frame in table.frames
+  \begin{adjustbox}{max width=\linewidth}
   \begin{tabular}{<< 'l' * frame.columns | length >>}
     \toprule
     << frame.columns | map('tex') | join(' & ') >> \\
     \midrule
-%- for row in frame.values.tolist()
+%- for group in frame.groups
+%- if not loop.first
+    \addlinespace
+%- endif
+%- for row in group
     << row | map('tex') | join(' & ') >> \\
+%- endfor
 %- endfor
     \bottomrule
   \end{tabular}
-%- if not loop.last
-
-  \medskip
-%- endif
+  \end{adjustbox}\par\medskip
 %- endfor
-
-  \medskip
   \begin{minipage}{\linewidth}\footnotesize
 %- for note in table.notes
-    << note | tex >><< '' if loop.last else r'\par' >>
+    << note | tex >>\par
 %- endfor
   \end{minipage}
 \end{table}
+% << table.inputs | one_line >>
 %- endfor
 % Made by << command | one_line >>
 """
@@ -422,14 +437,20 @@ TEX = str.maketrans(
         "≤": r"$\le$",
         "≥": r"$\ge$",
         "∞": r"$\infty$",
-        '"': r"\textquotedbl{}",
+        '"': "''",
         "|": r"\textbar{}",
     }
 )
 
 
+def _by_target(frame):
+    """The rows in one group for each target, which only the first row names."""
+    groups = [group.to_numpy().tolist() for _, group in frame.groupby("target", sort=False)]
+    return [[first, *(["", *row[1:]] for row in others)] for first, *others in groups]
+
+
 def latex(tables, command):
-    """The tables as LaTeX (package booktabs), the command and the inputs' hashes in comments."""
+    """The tables as LaTeX (packages booktabs and adjustbox), the command and the inputs' hashes in comments."""
     environment = Environment(
         variable_start_string="<<", variable_end_string=">>", line_statement_prefix="%-", keep_trailing_newline=True
     )
@@ -437,8 +458,12 @@ def latex(tables, command):
     shown = [
         {
             "heading": heading(table),
-            "frames": [cells(table), methods(table)],
+            "frames": [
+                {"columns": list(cells(table)), "groups": _by_target(cells(table))},
+                {"columns": list(methods(table)), "groups": [methods(table).to_numpy().tolist()]},
+            ],
             "notes": list(notes(table)),
+            "inputs": inputs(table.race),
         }
         for table in tables
     ]

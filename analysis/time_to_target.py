@@ -60,6 +60,7 @@ def _miss(run):
     if run.outcome == "diverged":
         # the whole budget: stored at the instant of divergence it would say that the run might still have succeeded
         return TimeToTarget(run.budget_seconds, True, "diverged")
-    if run.outcome == "budget" and math.isfinite(run.budget_seconds):
+    stop = run.resolved.get("experiment", {}).get("stop", {})
+    if run.outcome == "budget" and math.isfinite(run.budget_seconds) and not stop.keys() & {"updates", "gradients"}:
         return TimeToTarget(run.budget_seconds, True, "budget")
     return TimeToTarget(run.seconds, True, STOPPED if run.outcome == "reached" else run.outcome)

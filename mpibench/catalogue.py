@@ -1,18 +1,21 @@
-"""What can be named in an experiment: algorithms, problems and topologies, found by their files.
+"""What can be named in an experiment: algorithms, problems and topologies, found by their files, and their parameters.
 
 The file's name is the name; there is no registry. `names` and `summary` read folders and text only, so that `list`
 starts fast and a file whose libraries are missing is still listed; `load` and `describe` import the one that is named.
+A parameter is a field of a dataclass: `words` says in words what it allows, `read` holds a table of values to it.
 """
 
 import ast
 import importlib
 import inspect
 import io
+import json
 import math
 import textwrap
 import tokenize
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
@@ -63,14 +66,14 @@ def summary(kind, name):
 
 
 def load(kind, name):
-    """The dataclass of an algorithm or a problem: the class of that file whose name is the file's without underscores."""
+    """The dataclass of an algorithm or a problem: the class whose name is the file's without underscores."""
     path(kind, name)
     try:
         module = importlib.import_module(f"mpibench.{FOLDERS[kind].name}.{name}")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "mpibench":
             raise
-        raise InvalidInput(f"{kind} `{name}` needs the Python package `{error.name}`, which is not installed") from error
+        raise InvalidInput(f"{kind} `{name}` needs the package `{error.name}`, which is not installed") from error
     for value in vars(module).values():
         if inspect.isclass(value) and value.__module__ == module.__name__:
             if value.__name__.lower() == name.replace("_", "").lower():
@@ -96,7 +99,7 @@ def _described(kind, name):
     rows = []
     for field in fields(cls):
         if field.default is not MISSING:
-            default = f"default {as_toml(field.default)}"
+            default = "optional" if field.default is None else f"default {as_toml(field.default)}"
         else:
             default = "required" if field.default_factory is MISSING else f"default {as_toml(field.default_factory())}"
         rows.append((field.name, f"{words(hints[field.name])}; {default}", comments.get(field.name, "")))
@@ -108,11 +111,11 @@ def _described(kind, name):
 
 def as_toml(value):
     """A value as it is written in an experiment."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value is None:
-        return "none"
-    return f'"{value}"' if isinstance(value, str) else str(list(value) if isinstance(value, tuple) else value)
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{k} = {as_toml(v)}' for k, v in value.items())} }}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(as_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (str, bool)) else str(value)
 
 
 def field_comments(cls):
@@ -138,7 +141,7 @@ def field_comments(cls):
 
 
 def words(annotation):
-    """What a field's annotation allows, in words: `a finite number > 0`; also the end of every error about its value."""
+    """What a field's annotation allows, in words: `a finite number > 0`."""
     if annotation == parameters.Threshold:
         return "a whole number >= 1, or inf"
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -154,7 +157,7 @@ def words(annotation):
         return f"a list, each {words(arguments[0])}"
     if origin is dict:
         return f"a table, each {words(arguments[1])}"
-    return PLAIN_WORDS.get(annotation, "a table" if hasattr(annotation, "__dataclass_fields__") else str(annotation))
+    return PLAIN_WORDS.get(annotation, "a table" if is_dataclass(annotation) else str(annotation))
 
 
 def alternatives(annotation):
@@ -168,7 +171,7 @@ def alternatives(annotation):
 
 def takes_list(annotation):
     """Whether a field is a list itself, so that a list of values for it is no grid."""
-    return any(list in (kind, get_origin(kind)) or tuple in (kind, get_origin(kind)) for kind in alternatives(annotation))
+    return any((get_origin(kind) or kind) in (list, tuple) for kind in alternatives(annotation))
 
 
 def _ranged(noun, metadata):
@@ -182,3 +185,58 @@ def _ranged(noun, metadata):
 
 
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
+
+def check_keys(table, known, at, refuse):
+    """Refuse what is no table, and a key that is not known."""
+    if not isinstance(table, dict):
+        refuse(at[:-1], f"{at[-1]} = {as_toml(table)} must be a table", at[-1])
+    for key in table:
+        if key not in known:
+            refuse(at, f"has no key `{key}`{nearest(key, known)}", key)
+
+
+def value(annotation, given, at, key, refuse):
+    """The value that stands in a table for a field with this annotation."""
+    from pydantic import ValidationError
+
+    try:
+        # JSON, because there pydantic is strict and still takes lists as tuples and whole numbers as floats
+        return _validator(annotation).validate_json(json.dumps(given, default=str), strict=True)
+    except ValidationError:
+        text = as_toml(given)
+        text = text if len(text) < 100 else f"{text[:90]} ..."
+        refuse(at, f"{key} = {text} must be {words(annotation)}", key)
+
+
+def read(cls, table, at, refuse, also=()):
+    """An object of a dataclass from a table that stands at the path `at`; `also` are keys the table may have besides.
+
+    Whatever is wrong goes to `refuse(at, text, key)`, which raises: unknown and missing keys, wrong types, values out
+    of range (also in tables within), and the ValueErrors of the class itself.
+    """
+    hints = get_type_hints(cls, include_extras=True)
+    check_keys(table, [*(f.name for f in fields(cls)), *also], at, refuse)
+    values = {}
+    for field in fields(cls):
+        name, hint = field.name, hints[field.name]
+        if name not in table:
+            if field.default is MISSING and field.default_factory is MISSING:
+                refuse(at, f"lacks `{name}`, {words(hint)}", name)
+        elif inner := [kind for kind in alternatives(hint) if is_dataclass(kind)]:
+            values[name] = read(inner[0], table[name], (*at, name), refuse)
+        elif get_origin(hint) is dict:
+            values[name] = {k: value(get_args(hint)[1], v, at, k, refuse) for k, v in table[name].items()}
+        else:
+            values[name] = value(hint, table[name], at, name, refuse)
+    try:
+        return cls(**values)
+    except ValueError as error:
+        refuse(at, str(error))
+
+
+@cache
+def _validator(annotation):
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(annotation)

@@ -147,7 +147,7 @@ def libsvm(path, size, changed):
         samples, labels = load_svmlight_file(str(path))
         checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     except (OSError, EOFError, zlib.error) as error:
-        raise InvalidInput(f"data file {path} cannot be read: {error}") from error
+        raise InvalidInput(f"data file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except (ValueError, OverflowError) as error:
         raise InvalidInput(
             f"data file {path} is not in LIBSVM format, lines of 'label index:value index:value ...': {error}"
@@ -205,7 +205,7 @@ def divide(labels, workers, split, alpha, rng):
     dirichlet   worker i draws the shares of its classes from Dirichlet(alpha, .., alpha) and its samples accordingly,
                 as long as they last (T.-M. H. Hsu, H. Qi, M. Brown, "Measuring the Effects of Non-Identical Data
                 Distribution for Federated Visual Classification", 2019, arXiv 1909.06335). Workers choose in random
-                order, because the last ones get what is left.
+                order, because the last ones get what is left, which may be a class or two.
     """
     order = rng.permutation(len(labels))
     if split == "even":

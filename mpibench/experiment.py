@@ -10,8 +10,8 @@
                         exclude = [{ ... }, ...] takes out the grid points that have these values
     [tuning]            `Tuning`: choose one point of each grid on these seeds, then run it on those of [experiment]
 
-`load` reads a file, on rank 0; `Experiment.resolved` is a plain dict from which `Experiment.from_resolved` makes the same
-experiment on other ranks, without files.
+`load` reads a file, on rank 0; `Experiment.resolved` is a plain dict from which `Experiment.from_resolved` makes the
+same experiment on other ranks, without files.
 """
 
 import hashlib
@@ -19,13 +19,12 @@ import itertools
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
-from functools import cache, cached_property, partial
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
-from annotated_types import Ge, MinLen
-from pydantic import TypeAdapter, ValidationError
+from annotated_types import Ge, Le, Lt, MinLen
 
 from mpibench import catalogue, heterogeneity, topology
 from mpibench.catalogue import as_toml, nearest
@@ -35,13 +34,13 @@ from mpibench.parameters import FINITE, Count, Finite
 SCHEMA = 1
 TABLES = ("experiment", "problem", "heterogeneity", "graph", "algorithm", "tuning")
 Seconds = Annotated[float, Ge(1e-9), FINITE]  # modelled time is in whole nanoseconds
-Seeds = Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)]
+Seeds = Annotated[tuple[Annotated[int, Ge(0), Lt(2**63)], ...], MinLen(1)]
 Engine = Literal["simulation", "mpi"]
 
 
 @dataclass(frozen=True)
 class Stop:
-    """When a run ends: at the first of these. In TOML a metric stands beside the others: `{ updates = 9, loss = 0.1 }`."""
+    """When a run ends: at the first of these. In TOML metrics stand beside the rest: `{ updates = 9, loss = 0.1 }`."""
 
     seconds: Seconds | None = None  # on the run's clock
     updates: Count | None = None  # of the model on one rank
@@ -88,7 +87,7 @@ class Settings:
     name: str
     engine: Engine = "simulation"
     clock: Literal["emulated", "native"] = "emulated"  # of engine "mpi"
-    workers: Count  # ranks that compute; a server is one rank more
+    workers: Annotated[int, Ge(1), Le(10**6)]  # ranks that compute; a server is one rank more
     seeds: Seeds  # one repetition each, the same for all algorithms
     stop: Stop
     snapshot: Snapshot
@@ -97,10 +96,10 @@ class Settings:
 
     def __post_init__(self):
         if not self.name or self.name.startswith(".") or not all(c.isalnum() or c in "._-" for c in self.name):
-            raise InvalidInput(f'name = "{self.name}" names a folder of results: letters, digits, ".", "_" and "-" only')
+            raise InvalidInput(f'name = "{self.name}" names a folder of results; use letters, digits, ".", "_", "-"')
         refuse_twice("seeds", self.seeds)
         if not self.stop.without_metrics and not self.stop.metrics:
-            raise InvalidInput("stop is empty, so no run would end; give it `seconds`, `updates`, `gradients` or a metric")
+            raise InvalidInput("stop is empty and no run would end; add `seconds`, `updates`, `gradients` or a metric")
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Tuning:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell(Settings):
-    """One algorithm with its parameters in the settings of an experiment, whose name is `name`; with a seed it is a run."""
+    """One algorithm with its parameters in the settings of the experiment `name`; with a seed it is a run."""
 
     clock: Literal["virtual", "emulated", "native"]
     algorithm_name: str
@@ -158,7 +157,7 @@ class Method:
 class Experiment:
     """A validated experiment; made by `load` or `from_resolved`."""
 
-    resolved: dict  # plain: tables as in TOML, overrides applied, graph included; and `file`, `raw`, `overrides`
+    resolved: dict  # plain: `tables` as in TOML, overrides applied, graph included; `file`, `raw`, `overrides`
     settings: Settings
     problem: Any
     compute: Any
@@ -174,7 +173,7 @@ class Experiment:
         reader = Reader(resolved)
         top = reader.tables()
         settings = reader.read(Settings, with_metrics_apart(top["experiment"]), "experiment")
-        _, problem = reader.named(partial(catalogue.load, "problem"), "name", top["problem"], "problem")
+        problem = reader.problem(top["problem"])
         modelled = reader.heterogeneity(top.get("heterogeneity", {}), settings.workers)
         methods = tuple(reader.method(table, number) for number, table in enumerate(top["algorithm"], 1))
         ranks = {p.ranks(settings.workers) for m in methods for p in m.points} if "graph" in top else ()
@@ -205,12 +204,13 @@ class Experiment:
         table["stop"] |= table["stop"].pop("metrics")
         modelled = {"links": plain(self.links), "loss": plain(self.loss)}
         if self.compute is not None:
-            modelled["compute"] = {"profile": self.resolved["heterogeneity"]["compute"]["profile"], **plain(self.compute)}
+            name = self.resolved["tables"]["heterogeneity"]["compute"]["profile"]
+            modelled["compute"] = {"profile": name, **plain(self.compute)}
         resolved = {
             "experiment": table,
-            "problem": {"name": self.resolved["problem"]["name"], **plain(self.problem)},
+            "problem": {"name": self.resolved["tables"]["problem"]["name"], **plain(self.problem)},
             "heterogeneity": modelled,
-            "graph": self.resolved.get("graph"),
+            "graph": self.resolved["tables"].get("graph"),
             "algorithm": {"name": method.name, **plain(algorithm)},
             "tuning": tuning and plain(tuning),
         }
@@ -230,8 +230,8 @@ class Experiment:
 def load(path, overrides=()):
     """The experiment in a TOML file, with `--set` texts like "experiment.workers=8" applied in order.
 
-    "algorithm.NAME.key=value" sets a key of the [[algorithm]] tables with this label, or else this name. Values are
-    TOML; what is not is taken as a text. The problem is prepared once, so that its data and metrics are checked as well.
+    "algorithm.NAME.key=value" sets a key of the [[algorithm]] tables with this label or name. Values are TOML; what is
+    not is taken as a text. The problem is prepared once, so that its data and metrics are checked as well.
     """
     path = Path(path)
     try:
@@ -243,13 +243,14 @@ def load(path, overrides=()):
         raise InvalidInput(f"file {path} is not TOML: {error}") from error
     for override in overrides:
         apply(override, document)
-    document |= {"file": str(path), "raw": raw, "overrides": list(overrides)}
-    reader = Reader(document)
+    resolved = {"file": str(path), "raw": raw, "overrides": list(overrides), "tables": document}
+    reader = Reader(resolved)
     graph = document.get("graph")
     if isinstance(graph, dict) and "file" in graph:
-        reader.check_keys(graph, ["file"], ("graph",))
-        document["graph"] = topology.read(path.parent / reader.value(str, graph["file"], ("graph",), "file"))
-    experiment = Experiment.from_resolved(document)
+        catalogue.check_keys(graph, ["file"], ("graph",), reader.refuse)
+        file = catalogue.value(str, graph["file"], ("graph",), "file", reader.refuse)
+        document["graph"] = topology.read(path.parent / file)
+    experiment = Experiment.from_resolved(resolved)
     reader.check_metrics(experiment)
     return experiment
 
@@ -258,23 +259,24 @@ def apply(override, document):
     """Set one "a.b=c" in the tables of `document`."""
     path, equals, text = override.partition("=")
     table, *keys = (key.strip() for key in path.split("."))
-    if not equals or not keys or not all(keys):
-        raise InvalidInput(f"--set {override}: write table.key=value, for example experiment.workers=8")
+    if not equals or not keys or not all(keys) or (table == "algorithm" and len(keys) < 2):
+        wanted = "algorithm.NAME.key=value" if table == "algorithm" else "table.key=value"
+        raise InvalidInput(f"--set {override}: write {wanted}, for example experiment.workers=8")
     if table not in TABLES:
         raise InvalidInput(f"--set {override}: there is no table `{table}`{nearest(table, TABLES)}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    targets = [document.setdefault(table, {})]
     if table == "algorithm":
         name = keys.pop(0)
-        labels = [(t.get("label", t.get("name")), t.get("name")) for t in targets[0]]
-        found = [t for t, names in zip(targets[0], labels, strict=True) if name == names[0]]
-        targets = found or [t for t in targets[0] if name == t.get("name")]
-        if not targets or not keys:
-            known = dict.fromkeys(itertools.chain(*labels))
-            raise InvalidInput(f"--set {override}: write algorithm.NAME.key=value with a NAME it has{nearest(name, known)}")
+        methods = [t for t in document.get("algorithm", ()) if isinstance(t, dict)]
+        targets = [t for t in methods if name in (t.get("label"), t.get("name"))]
+        if not targets:
+            known = dict.fromkeys(t[key] for t in methods for key in ("label", "name") if key in t)
+            raise InvalidInput(f"--set {override}: there is no [[algorithm]] `{name}`{nearest(name, known)}")
+    else:
+        targets = [document.setdefault(table, {})]
     for target in targets:
         for key in keys[:-1]:
             target = target.setdefault(key, {}) if isinstance(target, dict) else None
@@ -290,9 +292,9 @@ class Reader:
     """
 
     def __init__(self, resolved):
-        self.top = {key: value for key, value in resolved.items() if key not in ("file", "raw", "overrides")}
-        self.file = resolved.get("file", "?")
-        self.overrides = resolved.get("overrides", ())
+        self.top = dict(resolved["tables"])
+        self.file = resolved["file"]
+        self.overrides = resolved["overrides"]
 
     def source(self, table=None, key=None):
         """`file jobs/x.toml`, and the --set that gave this key of this table its value."""
@@ -307,8 +309,8 @@ class Reader:
     def tables(self):
         """The tables by name, each of the right kind."""
         if self.top.pop("schema", None) != SCHEMA:
-            raise InvalidInput(f"{self.source()} must begin with `schema = {SCHEMA}`, the format that this version reads")
-        for key in dict.fromkeys(["experiment", "problem", "algorithm", *self.top]):
+            raise InvalidInput(f"{self.source()} must begin with `schema = {SCHEMA}`, the format of this version")
+        for key in dict.fromkeys([*self.top, "experiment", "problem", "algorithm"]):
             if key not in TABLES:
                 raise InvalidInput(f"{self.source()} has no table `{key}`{nearest(key, TABLES)}")
             several = isinstance(self.top.get(key), list) and all(isinstance(table, dict) for table in self.top[key])
@@ -317,68 +319,36 @@ class Reader:
                 raise InvalidInput(f"{self.source()} needs `{key}` as a table, written {brackets}")
         return self.top
 
-    def check_keys(self, table, known, at):
-        """Refuse what is no table, or has a key that is not known."""
-        if not isinstance(table, dict):
-            self.refuse(at[:-1], f"{at[-1]} = {as_toml(table)} must be a table", at[-1])
-        for key in table:
-            if key not in known:
-                self.refuse(at, f"has no key `{key}`{nearest(key, known)}", key)
-
-    def value(self, hint, value, at, key):
-        """A value of the annotated type."""
-        try:
-            # JSON, because there pydantic is strict and still takes lists as tuples and whole numbers as floats
-            return adapter(hint).validate_json(json.dumps(value, default=str), strict=True)
-        except ValidationError:
-            self.refuse(at, f"{key} = {as_toml(value)} must be {catalogue.words(hint)}", key)
-
     def read(self, cls, table, *at, also=()):
-        """An object of a dataclass from a table; `also` are keys that belong to the table and not to the class."""
-        hints = get_type_hints(cls, include_extras=True)
-        self.check_keys(table, [*(f.name for f in fields(cls)), *also], at)
-        values = {}
-        for f in fields(cls):
-            hint = hints[f.name]
-            if f.name not in table:
-                if f.default is MISSING and f.default_factory is MISSING:
-                    self.refuse(at, f"lacks `{f.name}`, {catalogue.words(hint)}", f.name)
-            elif inner := [kind for kind in catalogue.alternatives(hint) if is_dataclass(kind)]:
-                values[f.name] = self.read(inner[0], table[f.name], *at, f.name)
-            elif get_origin(hint) is dict:
-                values[f.name] = {k: self.value(get_args(hint)[1], v, at, k) for k, v in table[f.name].items()}
-            else:
-                values[f.name] = self.value(hint, table[f.name], at, f.name)
-        try:
-            return cls(**values)
-        except ValueError as error:
-            self.refuse(at, str(error))
+        """The object of a dataclass from a table; `also` are keys that the table may have beside its fields."""
+        return catalogue.read(cls, {k: v for k, v in table.items() if k not in also}, at, self.refuse, also)
 
-    def found(self, find, key, table, at):
-        """The name that stands in `key`, and the class that it means to `find`."""
-        self.check_keys(table, table, at)
+    def found(self, find, table, *at, key="name"):
+        """The class that the name in `key` means to `find`."""
+        catalogue.check_keys(table, table, at, self.refuse)
         if key not in table:
             self.refuse(at, f"lacks `{key}`, a text")
-        name = self.value(str, table[key], at, key)
+        name = catalogue.value(str, table[key], at, key, self.refuse)
         try:
-            return name, find(name)
+            return find(name)
         except InvalidInput as error:
             self.refuse(at, f"{key} = {as_toml(name)}: {error}", key)
 
-    def named(self, find, key, table, *at):
-        """The name in `key`, and the object of its class from the rest of the table."""
-        name, cls = self.found(find, key, table, at)
-        return name, self.read(cls, {k: v for k, v in table.items() if k != key}, *at, also=(key,))
+    def problem(self, table):
+        """The frozen object of problems/<name>.py."""
+        cls = self.found(partial(catalogue.load, "problem"), table, "problem")
+        return self.read(cls, table, "problem", also=("name",))
 
     def heterogeneity(self, table, workers):
         """(compute profile or None, Links, Loss)."""
         at = ("heterogeneity",)
-        self.check_keys(table, ["compute", "links", "loss"], at)
+        catalogue.check_keys(table, ["compute", "links", "loss"], at, self.refuse)
         compute = None
         if "compute" in table:
-            _, compute = self.named(profile, "profile", table["compute"], *at, "compute")
+            cls = self.found(profile, table["compute"], *at, "compute", key="profile")
+            compute = self.read(cls, table["compute"], *at, "compute", also=("profile",))
             try:
-                compute.mean_seconds(workers)
+                compute.mean_seconds(workers)  # knows for how many workers it is
             except InvalidInput as error:
                 self.refuse((*at, "compute"), str(error))
         links = self.read(heterogeneity.Links, table.get("links", {}), *at, "links")
@@ -387,24 +357,24 @@ class Reader:
     def method(self, table, number):
         """The Method of the [[algorithm]] table of this number = 1, 2, ..., without what `exclude` takes out."""
         at = ("algorithm", str(table.get("label", table.get("name", f"number {number}"))))
-        name, cls = self.found(partial(catalogue.load, "algorithm"), "name", table, at)
-        label = self.value(str, table.get("label", name), at, "label")
-        excluded = self.value(list[dict[str, Any]], table.get("exclude", []), at, "exclude")
-        own, known, hints = ("name", "label", "exclude"), [f.name for f in fields(cls)], get_type_hints(cls, include_extras=True)
-        table = {k: v for k, v in table.items() if k not in own}
-        grid = {k: v for k, v in table.items() if isinstance(v, list) and k in known and not catalogue.takes_list(hints[k])}
+        cls = self.found(partial(catalogue.load, "algorithm"), table, *at)
+        label = catalogue.value(str, table.get("label", table["name"]), at, "label", self.refuse)
+        excluded = catalogue.value(list[dict[str, Any]], table.get("exclude", []), at, "exclude", self.refuse)
+        hints = get_type_hints(cls, include_extras=True)
+        scalars = [f.name for f in fields(cls) if not catalogue.takes_list(hints[f.name])]
+        grid = {key: table[key] for key in scalars if isinstance(table.get(key), list)}
         if [] in grid.values():
             self.refuse(at, "has a grid without points: a list in it is empty")
         combinations = (dict(zip(grid, c, strict=True)) for c in itertools.product(*grid.values()))
-        points = [self.read(cls, table | combination, *at, also=own) for combination in combinations]
+        points = [self.read(cls, table | c, *at, also=("name", "label", "exclude")) for c in combinations]
         for values in excluded:
-            self.check_keys(values, known, (*at, "exclude"))
+            catalogue.check_keys(values, [f.name for f in fields(cls)], (*at, "exclude"), self.refuse)
             kept = [p for p in points if not values.items() <= plain(p).items()]
             if len(kept) in (0, len(points)):
                 what = "no point of the grid" if kept else "all points that are left of the grid"
                 self.refuse(at, f"exclude = {as_toml(values)} matches {what}", "exclude")
             points = kept
-        return Method(name, label, tuple(points))
+        return Method(table["name"], label, tuple(points))
 
     def check_together(self, experiment):
         """Refuse what is wrong between the tables."""
@@ -446,7 +416,7 @@ class Reader:
             self.refuse(("experiment", "targets"), text, "metric")
         for name, value in settings.stop.metrics.items():
             at = ("experiment", "stop")
-            self.check_keys({name: value}, ["seconds", "updates", "gradients", *metrics], at)
+            catalogue.check_keys({name: value}, ["seconds", "updates", "gradients", *metrics], at, self.refuse)
             sign = 1 if metrics[name] == "lower" else -1
             if name == targets.metric and sign * value > sign * targets.headline:
                 text = f"{name} = {value} would end every run before the headline target {targets.headline}"
@@ -472,12 +442,6 @@ def refuse_twice(key, values):
     """Refuse a list that holds a value twice."""
     if twice := [v for v in values if values.count(v) > 1]:
         raise InvalidInput(f"{key} = {list(values)} holds {twice[0]} twice")
-
-
-@cache
-def adapter(hint):
-    """The validator of an annotated type."""
-    return TypeAdapter(hint)
 
 
 def plain(value):

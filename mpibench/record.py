@@ -3,18 +3,18 @@
 /            attrs: schema (1), run_id, experiment, algorithm, parameters (JSON), engine ("simulation" | "mpi"),
              clock ("virtual" | "emulated" | "native"), workers, ranks, seed, cell (first 16 hex digits of the hash),
              final_model (text: which rank's model, or which mean, the final one is), stop_stale (0/1, where the method
-             has it), budget_seconds (inf: none); when the run has ended also outcome ("reached" | "budget" | "diverged" |
-             "walltime" | "fault" | "watchdog"), error (one sentence, where there was one), seconds (length of the run on
-             its clock), event_hash, model_hash (hex); complete (0/1)
+             has it), budget_seconds (inf: none); when the run has ended also outcome ("reached" | "budget" |
+             "diverged" | "walltime" | "fault" | "watchdog"), error (one sentence, where there was one), seconds (length
+             of the run on its clock), event_hash, model_hash (hex); complete (0/1)
 /config      resolved (JSON of the cell), raw (TOML text), seeds (JSON), tuning (JSON: trials, chosen, seeds,
              core_seconds), hash (text), overrides (JSON list)
 /provenance  code, packages, mpi, network, scheduler, env, data, phases, agreement (JSON); ranks/<field> (n,)
 /clock       resolution_seconds, overhead_seconds, start_seconds, stop_seconds, offset_seconds, drift (n,);
              attrs: start_spread_seconds                                                              (engine mpi)
 /trace       time (float64 seconds on the run's clock), iteration (int64), updates, gradients, discarded, messages,
-             bytes (int64, cumulative over all ranks), <metric> (float64; attr direction: "lower" | "higher")    all (p,)
-/updates     time, source, staleness, staleness_seconds (u,), with record_updates; always staleness_histogram: the number
-             of gradients with staleness 0, 1, 2, ... (attr open: 1 where the last bin holds all that are larger)
+             bytes (int64, cumulative over all ranks), <metric> (float64; attr direction: "lower" | "higher") all (p,)
+/updates     time, source, staleness, staleness_seconds (u,), with record_updates; always staleness_histogram: the
+             number of gradients with staleness 0, 1, 2, ... (attr open: 1 where the last bin holds all larger ones)
 /ranks       gradients, discarded, busy_seconds, idle_seconds, messages_sent, messages_received, messages_lost,
              messages_in_flight (when the run ended), bytes_sent, peak_memory_bytes, ... (n,)
 /bytes/<level>/{up,down,edges}     algorithmic (bits), serialised, mpi, nic
@@ -26,9 +26,9 @@
 JSON and TOML texts are scalar string datasets. Infinity and NaN stand in JSON as Python writes them. What is not known
 is absent; in a column of /provenance/ranks it is "" or NaN.
 
-The file is kept in memory and published whole, as `<stem>.h5.part`, by writing beside and renaming: a run that is killed
-at any instant leaves the part as it was last published, readable, with complete = 0. `finish` syncs it to the disk and
-gives it its final name, which never takes the place of an existing file.
+The file is kept in memory and published whole, as `<stem>.h5.part`, by writing beside and renaming: a run that is
+killed at any instant leaves the part as it was last published, readable, with complete = 0. `finish` syncs it to the
+disk and gives it its final name, which never takes the place of an existing file.
 """
 
 import errno
@@ -38,6 +38,7 @@ import secrets
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from types import NoneType
 
 import h5py
 import numpy as np
@@ -232,11 +233,9 @@ def _rename_to_new(source, target):
 
 def _plain(attrs):
     """Attributes as HDF5 takes them: dicts as JSON, truth values as 0 and 1, no None."""
-    plain = {}
-    for name, value in dict(attrs).items():
-        if value is not None:
-            plain[name] = json.dumps(value) if isinstance(value, dict) else int(value) if isinstance(value, bool) else value
-    return plain
+    given = {name: value for name, value in dict(attrs).items() if value is not None}
+    given = {name: int(value) if isinstance(value, bool) else value for name, value in given.items()}
+    return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in given.items()}
 
 
 def _array(values):
@@ -252,8 +251,7 @@ def _columns(rows):
     columns = {}
     for name in dict.fromkeys(key for row in rows for key in row):
         column = [row.get(name) for row in rows]
-        numbers = all(isinstance(v, (int, float)) for v in column if v is not None) and any(v is not None for v in column)
-        if numbers:
+        if all(isinstance(v, (int, float, NoneType)) for v in column):
             columns[name] = [np.nan if v is None else v for v in column]
         else:
             columns[name] = ["" if v is None else v if isinstance(v, str) else json.dumps(v) for v in column]

@@ -82,10 +82,10 @@ class Graph:
     @cached_property
     def _neighbours(self):
         sources, destinations = ([[] for _ in range(self.size)] for _ in range(2))
-        for source, to in self.edges:
+        for source, to in self.edges:  # in ascending order
             sources[to].append(source)
             destinations[source].append(to)
-        return [tuple(map(tuple, side)) for side in (map(sorted, sources), destinations)]
+        return [tuple(map(tuple, side)) for side in (sources, destinations)]
 
     @cached_property
     def hash(self):

@@ -1,0 +1,345 @@
+"""Real ranks: the same events as in the simulation, when the wall clock has reached them (`emulated`), or whatever this
+machine does (`native`).
+
+Emulated: every rank carries its own modelled time. A message brings its modelled arrival; it is delivered in the order
+of law 8, not before the wall clock has come there, and the receiver goes on at the modelled instant, so lateness does
+not add up. A message that comes after later events of its receiver is an order violation: a run without one has every
+rank's events in the order of the simulation, hence its iterates.
+
+Native: gradients longer than a millisecond are computed in a helper thread, while the main thread, the only one that
+calls MPI, keeps messages moving.
+"""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from array import array
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from heapq import heappop
+
+import numpy
+from mpi4py import MPI
+
+from mpibench.engines.wire import Wire
+from mpibench.node import ENDS, SECOND, Agenda, Deadlock, Link, Node, Task
+
+NEVER = 1 << 62
+INLINE_SECONDS = 1e-3  # native: a longer gradient is computed in the helper thread
+
+
+def patiently(request):
+    """Wait for a nonblocking collective without keeping a core busy."""
+    pause = 1e-5
+    while not request.Test():
+        time.sleep(pause)
+        pause = min(2 * pause, 2e-3)
+
+
+class Journal:
+    """What a rank has counted, and when, so that counters can be read at any instant of the run."""
+
+    columns = ("gradients", "messages", "bytes")
+
+    def __init__(self):
+        self.times, self.rows = array("q"), array("d")
+
+    def note(self, time, *counts):
+        """At `time` the counters grew by this."""
+        self.times.append(time)
+        self.rows.extend(counts)
+
+    def totals(self):
+        """Times (t,) in ns and counters (t, 3) up to and including each."""
+        return numpy.array(self.times), numpy.cumsum(numpy.array(self.rows).reshape(-1, 3), axis=0)
+
+
+class Arrival:
+    """A message that has come over MPI."""
+
+    __slots__ = ("body", "mailbox", "source")
+    cancelled = False
+
+    def __init__(self, mailbox, source, body):
+        self.mailbox, self.source, self.body = mailbox, source, body
+
+    def happen(self):
+        """It is delivered."""
+        self.mailbox.put(self.source, self.body)
+
+
+class NativeLink(Link):
+    """Nothing is modelled: a send is done when MPI says so."""
+
+    __slots__ = ("leaving_tags", "pending")
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.leaving_tags, self.pending = set(), {}
+
+    def submit(self, send):
+        """Send this now; of a `newest_only` tag only one message is under way, and the newest waits."""
+        key = send.communicator.index, send.tag
+        if key in self.leaving_tags:
+            send.replaced, self.pending[key] = self.pending.get(key), send
+            return
+        engine, size = self.node.engine, send.vector_bytes + send.other_bytes
+        self.messages += 1
+        self.bytes += size
+        self.node.journal.note(engine.time, 0, 1, size)
+        if self.lost is not None and self.lost():
+            return send.finish()
+        if send.tag in self.node.newest_only:
+            self.leaving_tags.add(key)
+        engine.wire.send(send.communicator.index, self.to, send.tag, 0, send.body, lambda: self.complete(key, send))
+
+    def complete(self, key, send):
+        """MPI has sent it."""
+        self.leaving_tags.discard(key)
+        if key in self.pending and not self.node.engine.stopping:
+            self.submit(self.pending.pop(key))
+        while send is not None:
+            send.finish()
+            send = send.replaced
+
+
+class Watchdog(threading.Thread):
+    """Ends a rank that has been still for too long, with a table of who waits where and every thread's stack."""
+
+    def __init__(self, engine, node, seconds):
+        super().__init__(daemon=True)
+        self.engine, self.node, self.seconds = engine, node, seconds
+        self.over = threading.Event()
+
+    def run(self):
+        """Look every second whether the engine still moves."""
+        while not self.over.wait(min(1.0, self.seconds / 4)):
+            still = time.perf_counter_ns() - self.engine.heartbeat
+            if still > self.seconds * SECOND:
+                why = f"rank {self.node.rank} has been still for {still / SECOND:.0f} s"
+                print(Deadlock([self.node], why), file=sys.stderr)
+                faulthandler.dump_traceback()
+                sys.stderr.flush()
+                os._exit(124)
+
+
+class MPIEngine(Agenda):
+    """Runs a program on the first ranks of a communicator; the others sit out. All ranks of `comm` call `run`.
+
+    `clock` is "emulated" or "native"; `time_scale` wall seconds per modelled second (emulated); `margin_seconds` what a
+    delivery waits beyond its instant, for links that take no time; `pause_seconds` the longest time between two polls. After `run`: `node` (None on ranks that sit out),
+    `time` of the end, `journal`, `lateness` (seconds, a value per delivery), `order_violations`, `overruns`.
+    """
+
+    def __init__(self, comm, clock="emulated", time_scale=1.0, margin_seconds=0.0, pause_seconds=1e-3, stall_seconds=300.0,
+                 offset=0):  # fmt: skip
+        super().__init__()
+        self.world = comm
+        self.clock = clock
+        self.scale = time_scale
+        self.margin = round(margin_seconds * SECOND)
+        self.longest_pause = round(pause_seconds * SECOND)
+        self.stall_seconds = stall_seconds
+        self.offset = offset  # of this rank's wall clock to rank 0's, in ns
+        self.stopping = False
+        self.limit = (NEVER, NEVER)  # (time, rank) of the last event that counts
+        self.lateness = array("d")
+        self.order_violations = self.overruns = 0
+        self.last = (-1, -1)
+        self.marks = (array("q"), array("q"))  # time and fingerprint after each event
+        self.finished = deque()  # native: what the helper thread has done
+        self.thread = None
+        self.gradient_seconds = 0.0
+        self.node = None
+
+    def wall(self):
+        """Nanoseconds since the common origin, on the modelled clock."""
+        return int((time.perf_counter_ns() - self.origin) / self.scale)
+
+    def run(self, cluster, program):
+        """Run `program(node)` until the first rank's returns, or until the cluster's last instant. Returns the rank that
+        ended the run, or None if time did."""
+        patiently(self.world.Ibarrier())
+        part = self.world.Split(0 if self.world.rank < cluster.size else MPI.UNDEFINED)
+        if part != MPI.COMM_NULL:  # the others sit out
+            self.comm = part
+            self.control = part.Dup()
+            self.wire = Wire(part)
+            node = self.node = Node(self, part.rank, cluster)
+            self.journal = node.journal = Journal()
+            if cluster.until is not None:
+                self.limit = (cluster.until, NEVER)
+            self.heartbeat = time.perf_counter_ns()
+            watchdog = Watchdog(self, node, self.stall_seconds)
+            watchdog.start()
+            try:
+                self.begin_together()
+                self.loop(Task(node, program(node)))
+                self.drain()
+            finally:
+                watchdog.over.set()
+                if self.thread is not None:
+                    self.thread.shutdown(wait=True, cancel_futures=True)
+                for task in list(node.tasks):
+                    task.coroutine.close()
+            self.frozen.check_all()
+            for comm in (*reversed(self.wire.comms), self.control):
+                comm.Free()
+        patiently(self.world.Ibarrier())
+        return self.limit[1] if self.limit[1] < NEVER else None
+
+    def begin_together(self):
+        """Agree on one instant a little in the future; leaving a barrier is no common start."""
+        now = numpy.array([time.perf_counter_ns() - self.offset])
+        self.comm.Allreduce(MPI.IN_PLACE, now, MPI.MAX)
+        self.origin = int(now[0]) + self.offset + 5_000_000 + 200_000 * self.comm.size
+        if self.clock == "native":
+            while time.perf_counter_ns() < self.origin:
+                time.sleep(max(0, self.origin - time.perf_counter_ns()) / 2 / SECOND)
+
+    def loop(self, program):
+        """Let event after event happen, each when its time has come."""
+        events, rank = self.events, self.node.rank
+        pause = 0
+        while not program.done:
+            moved = self.progress()
+            wall = self.wall()
+            if events and (events[0][0], rank) <= self.limit and self.due(events[0]) <= wall:
+                self.step(*heappop(events), wall)
+                pause = 0
+            elif moved:
+                pause = 0
+            elif self.stopping and self.clock == "native":
+                return
+            elif wall > self.limit[0] + self.margin / self.scale and not (events and events[0][0] <= self.limit[0]):
+                self.time = max(self.time, min(self.limit[0], wall))
+                return
+            else:
+                pause = self.rest(pause, wall)
+        self.limit = min(self.limit, (self.time, rank))
+        for other in range(self.comm.size):
+            if other != rank:
+                self.wire.send(0, other, -1, 0, (self.time, rank))
+
+    def due(self, event):
+        """When this event may happen, on the wall."""
+        return event[0] + self.margin / self.scale if event[2] < self.comm.size else event[0]
+
+    def step(self, time_, rank, kind, _, event, wall):
+        """One event happens."""
+        if event.cancelled:
+            self.dead -= 1
+            return
+        self.heartbeat = time.perf_counter_ns()
+        if self.clock == "native":
+            self.time = max(self.time, wall)
+        else:
+            if kind < self.comm.size:
+                self.lateness.append((wall - self.due((time_, rank, kind))) * self.scale / SECOND)
+            if (time_, kind) < self.last and not (time_ == self.last[0] and self.takes_no_time(kind)):
+                self.order_violations += 1
+            self.last = max(self.last, (time_, kind))
+            self.time = max(self.time, time_)
+        node = self.node
+        node.fingerprint = hash((node.fingerprint, time_, kind))
+        self.marks[0].append(time_)
+        self.marks[1].append(node.fingerprint)
+        event.happen()
+
+    def takes_no_time(self, source):
+        """Whether messages from this rank arrive when they leave; then simultaneous events have no promised order."""
+        edge = self.node.cluster.edge(source, self.node.rank)
+        return edge.instant and edge.latency_ns == 0
+
+    def rest(self, pause, wall):
+        """Nothing to do: sleep to the next known instant, or twice as long as last time, up to the longest pause."""
+        pause = min(max(2 * pause, 20_000), self.longest_pause)
+        if self.events:
+            next_ns = (self.due(self.events[0]) - wall) * self.scale
+            if next_ns < 30_000:  # too short for a sleep
+                return pause
+            time.sleep(min(pause, next_ns - 20_000) / SECOND)
+        else:
+            time.sleep(pause / SECOND)
+        if self.events:  # a planned wait is no stall
+            self.heartbeat = time.perf_counter_ns()
+        return pause
+
+    def progress(self):
+        """Move messages; what arrives becomes events. True if anything came."""
+        wire = self.wire
+        wire.progress()
+        arrived = wire.poll()
+        for source, index, tag, arrival, body in arrived:
+            if tag < 0:
+                self.limit = min(self.limit, body)
+                self.stopping = True
+            elif not self.stopping or self.clock == "emulated":
+                box = self.node.joined[index].mailbox(tag)
+                self.at(self.wall() if self.clock == "native" else arrival, self.node.rank, source, Arrival(box, source, body))
+        while self.finished:
+            computation, seconds = self.finished.popleft()
+            self.gradient_seconds += (seconds - self.gradient_seconds) / 8
+            self.at(self.wall(), self.node.rank, ENDS, computation)
+            arrived = True
+        return bool(arrived)
+
+    def carry(self, send, arrival):
+        """A message leaves with its modelled arrival."""
+        self.wire.send(send.communicator.index, send.link.to, send.tag, arrival, send.body)
+
+    def begin(self, computation):
+        """A computation begins: emulated, evaluate at once and let it end when it should; native, compute."""
+        if self.clock == "emulated":
+            end = self.time + computation.node.duration(computation.cost, self.time)
+            computation.evaluate()
+            self.overruns += self.wall() > end
+            self.at(end, computation.node.rank, ENDS, computation)
+        elif self.gradient_seconds > INLINE_SECONDS:
+            if self.thread is None:
+                self.thread = ThreadPoolExecutor(1)
+            self.thread.submit(self.measure, computation)
+        else:
+            self.measure(computation)
+
+    def measure(self, computation):
+        """Native: evaluate and put the result where `progress` finds it."""
+        start = time.perf_counter()
+        if not computation.cancelled:
+            computation.evaluate()
+        self.finished.append((computation, time.perf_counter() - start))
+
+    def link(self, node, to):
+        """A modelled link, or one that is just MPI."""
+        if self.clock == "native":
+            return NativeLink(node, to, None, node.cluster.lost(node.rank, to))
+        return super().link(node, to)
+
+    def join(self, communicator):
+        """The graph becomes an MPI communicator."""
+        sources, destinations = communicator.sources, communicator.destinations
+        self.wire.comms.append(self.comm.Create_dist_graph_adjacent(sources, destinations, reorder=False))
+
+    def drain(self):
+        """Receive everything that was sent (never cancel a send), and count what came too late to be in its order."""
+        self.stopping = True
+        while self.wire.progress():
+            self.late(self.wire.poll())
+            time.sleep(1e-4)
+        barrier = self.control.Ibarrier()
+        while not barrier.Test():
+            self.late(self.wire.poll())
+            time.sleep(1e-4)
+        expected = self.control.alltoall(self.wire.sent)
+        while self.wire.received != expected:
+            self.late(self.wire.poll())
+
+    def late(self, arrived):
+        """Messages that came after this rank's last event."""
+        for _, _, tag, arrival, body in arrived:
+            if tag < 0:
+                self.limit = min(self.limit, body)
+            elif self.clock == "emulated" and (arrival, self.node.rank) <= self.limit:
+                self.order_violations += 1
