@@ -34,7 +34,7 @@ def table(paths, base, targets, form, out, allow_poor_fidelity):
 
     One table for each experiment, engine and clock in the result files.
     """
-    from analysis import tables
+    from analysis import tables, typeset
     from analysis.races import load
 
     races = load(paths, allow_poor_fidelity)
@@ -42,7 +42,7 @@ def table(paths, base, targets, form, out, allow_poor_fidelity):
     if base and not any(table.base for table in made):
         labels = sorted({method.label for race in races for method in race.methods})
         raise InvalidInput(f"{base} is no method in these files; they hold {'; '.join(labels)}")
-    text = {"markdown": tables.markdown, "latex": tables.latex, "csv": tables.csv}[form](made, _command())
+    text = {"markdown": typeset.markdown, "latex": typeset.latex, "csv": typeset.csv}[form](made, _command())
     if out:
         _write(out, text.encode())
     else:

@@ -2,4 +2,4 @@
 
 
 class InvalidInput(ValueError):
-    """A wrong file or choice, in one sentence: what is wrong, where, what would be right. The command line exits with 2."""
+    """A wrong file or choice, in one sentence: what is wrong, where, what would be right; exit code 2."""

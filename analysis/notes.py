@@ -31,7 +31,8 @@ def pace(race):
 def inputs(race):
     """The first 12 digits of the SHA-256 of every file behind the race, by method and seed."""
     files = "; ".join(
-        f"{method.label} " + ", ".join(f"{run.seed}:{run.digest[:12]}" for run in method.runs) for method in race.methods
+        f"{method.label} " + ", ".join(f"{run.seed}:{run.digest[:12]}" for run in method.runs)
+        for method in race.methods
     )
     return f"SHA-256 of the inputs, by seed: {files}."
 

@@ -17,7 +17,6 @@ from analysis.curves import median_curve
 from analysis.errors import InvalidInput
 from analysis.notes import inputs, provenance
 from analysis.read import COUNTERS
-from analysis.rounding import number
 from analysis.time_to_target import time_to_target
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, without the pale yellow; the second round is dashed.
@@ -45,10 +44,14 @@ STYLE = {
 }
 
 RELATION = {"lower": "≤", "higher": "≥"}
-TIME = {"virtual": "virtual time (s)", "emulated": "modelled time (s), emulated clock", "native": "time (s), native clock"}
+TIME = {
+    "virtual": "virtual time (s)",
+    "emulated": "modelled time (s), emulated clock",
+    "native": "time (s), native clock",
+}
 # inches: the axes' width (with what is beside them a usual text width) and height, a method's line below them, the rest
 WIDTH, CURVES, STRIP, TITLE, LEFT, RIGHT, BELOW = 4.2, 2.0, 0.15, 0.25, 0.85, 0.45, 0.5
-SPAN = 10  # an axis is logarithmic where what it is to show spans more than this factor
+SPAN, SPAN_OF_TIME = 10, 20  # an axis is logarithmic where what it is to show spans more than this factor
 
 
 def figure(races, metric=None):
@@ -71,7 +74,9 @@ def figure(races, metric=None):
             """Axes so many inches high, below what is there."""
             nonlocal top
             top -= TITLE + inches
-            return whole.add_axes((LEFT / whole.get_figwidth(), top / height, WIDTH / whole.get_figwidth(), inches / height))
+            return whole.add_axes(
+                (LEFT / whole.get_figwidth(), top / height, WIDTH / whole.get_figwidth(), inches / height)
+            )
 
         for race, name, runs, strip in drawn:
             _draw(race, name, runs, panel(CURVES), panel(strip) if strip else None)
@@ -89,7 +94,7 @@ def image(figure, form, text):
 
 
 def caption(races, metric=None):
-    """What the figure shows, one paragraph for each race."""
+    """What the figure shows and what must be known of its runs, one paragraph for each race."""
     paragraphs = []
     for race in races:
         name = _metric(race, metric)
@@ -103,17 +108,17 @@ def caption(races, metric=None):
         text = f"{race.title}. {_words(name)}: median over n = {n} seeds (line), {band}, every seed (thin)."
         if _shows_target(race, metric):
             text += (
-                " Dashed: targets. Below: when each run met the headline target (circles; triangles: missed, at the time up to "
-                "which that is known), the median (bar, dotted line) and its 95 % interval by order statistics (line)."
+                " Dashed: targets. Below: when each run met the headline target (circles; triangles: missed, at the "
+                "time up to which that is known), the median (bar, dotted line) and its 95 % interval by order "
+                "statistics (line)."
             )
-        paragraphs.append(text)
+        paragraphs.append(" ".join([text, *provenance(race)]))
     return "\n".join(paragraphs)
 
 
 def description(races, metric, command):
     """What is stored in the file of the figure: its caption, and how it can be made again from which inputs."""
-    notes = [note for race in races for note in (*provenance(race), inputs(race))]
-    return "\n".join([caption(races, metric), *notes, f"Made by `{command}`."])
+    return "\n".join([caption(races, metric), *map(inputs, races), f"Made by `{command}`."])
 
 
 def _metric(race, chosen):
@@ -127,7 +132,9 @@ def _metric(race, chosen):
 
 def _drawn(race, metric):
     """The runs to draw, by method: those that count and have the metric."""
-    runs = {method: [run for run in method.counted if metric in run.trace] for method in race.methods}
+    runs = {
+        method: [run for run in method.counted if metric in run.trace and len(run.trace)] for method in race.methods
+    }
     runs = {method: counted for method, counted in runs.items() if counted}
     if not runs:
         raise InvalidInput(f"every run of {race.title} failed; there is nothing to draw")
@@ -140,7 +147,9 @@ def _shows_target(race, chosen):
 
 def _draw(race, metric, runs, curves, times):
     """The curves of one race and, unless `times` is None, below them the times to its headline target."""
-    looks = {method: (COLOURS[k % len(COLOURS)], DASHES[k // len(COLOURS) % len(DASHES)]) for k, method in enumerate(runs)}
+    looks = {
+        method: (COLOURS[k % len(COLOURS)], DASHES[k // len(COLOURS) % len(DASHES)]) for k, method in enumerate(runs)
+    }
     medians = {method: median_curve(of_method, metric) for method, of_method in runs.items()}
     relation = RELATION[next(iter(runs.values()))[0].better[metric]]
     targets = race.targets.values if times else ()
@@ -196,7 +205,7 @@ def _beside(axes, y, coordinates, text, colour):
 def _times(axes, curves, target, hits, looks):
     """One line for each method: every run's time to the target, the median, its interval, and how many met it.
 
-    A thin line leads from the median up to the target in the axes `curves`, so that lines and curves explain each other.
+    A thin line leads from the median up to the target in the axes `curves`, so that each explains the other.
     """
     for y, (method, of_method) in enumerate(hits.items()):
         colour, dashes = looks[method]
@@ -204,7 +213,9 @@ def _times(axes, curves, target, hits, looks):
         missed = [hit.seconds for hit in of_method if hit.censored]
         axes.plot(met, np.full(len(met), y), "o", color=colour, markersize=3, alpha=0.55, markeredgewidth=0)
         if missed:  # drawn unclipped, and an unclipped line without points would have its place at the figure's corner
-            axes.plot(missed, np.full(len(missed), y), ">", color=colour, markersize=3.5, fillstyle="none", clip_on=False)
+            axes.plot(
+                missed, np.full(len(missed), y), ">", color=colour, markersize=3.5, fillstyle="none", clip_on=False
+            )
         times = [hit.time for hit in of_method]
         low, high = statistics.median_interval(times)
         middle = statistics.median(times)
@@ -230,9 +241,12 @@ def _times(axes, curves, target, hits, looks):
 
 
 def _vertical(axes, medians, targets, metric, relation):
-    """Limits and scale of the metric's axis, from the medians and targets: single bad runs may leave it."""
-    seen = np.concatenate([*(m[["median", "low", "high"]].to_numpy().ravel() for m in medians), np.array(targets, float)])
+    """Limits and scale of the metric's axis, from the medians and targets: what diverges may leave it."""
+    seen = np.concatenate([*(m[["median", "low", "high"]].to_numpy().ravel() for m in medians), targets])
     seen = seen[np.isfinite(seen)]
+    if relation == RELATION["lower"]:
+        start = max(m["median"].iloc[0] for m in medians)
+        seen = seen[seen <= max(SPAN * start, start)]
     low, high = (seen.min(), seen.max()) if seen.size else (0.0, 1.0)
     if relation == RELATION["lower"] and low > 0 and high > SPAN * low:
         axes.set_yscale("log")
@@ -250,9 +264,11 @@ def _horizontal(axes, medians, hits):
     """Limits and scale of the time axis: all medians and all times to the target are in view."""
     ends = [median["time"].iloc[-1] for median in medians] + [hit.seconds for of_method in hits for hit in of_method]
     ends = [end for end in ends if math.isfinite(end) and end > 0]
-    if ends and max(ends) > SPAN * min(ends):
+    typical = [statistics.median([hit.time for hit in of_method]) for of_method in hits]
+    typical = [time for time in typical if math.isfinite(time) and time > 0]
+    if typical and max(ends) > SPAN_OF_TIME * min(typical):
         axes.set_xscale("log")
-        axes.set_xlim(min(ends) / 20, max(ends) * 1.05)
+        axes.set_xlim(min(typical) / SPAN_OF_TIME, max(ends) * 1.05)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axes.set_xlabel(axes.get_xlabel().replace("(s)", "(s, log scale)"))
     else:

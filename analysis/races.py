@@ -66,9 +66,7 @@ def load(paths, allow_poor_fidelity=False):
         groups[run.experiment, run.engine, run.clock].append(run)
     _refuse_different_targets([run for runs in groups.values() for run in runs])
     races = [
-        _race(runs, superseded, setting)
-        for runs in groups.values()
-        for runs, superseded, setting in _settings(runs)
+        _race(runs, superseded, setting) for runs in groups.values() for runs, superseded, setting in _settings(runs)
     ]
     if not allow_poor_fidelity:
         _refuse_poor_fidelity([run for race in races for run in race.runs])
@@ -102,10 +100,11 @@ def _setting(run):
 
 def _race(runs, superseded, setting):
     named = defaultdict(lambda: defaultdict(list))  # name, cell: runs
-    for run in sorted(runs, key=lambda run: (run.cell, run.seed)):
+    for run in sorted(runs, key=lambda run: run.seed):
         named[run.resolved.get("algorithm", {}).get("label", run.algorithm)][run.cell].append(run)
     methods = []
-    for name, cells in sorted(named.items()):
+    for name, unordered in sorted(named.items()):
+        cells = dict(sorted(unordered.items(), key=lambda item: _order(flat(item[1][0].parameters))))
         labels = differences([flat(runs_of_cell[0].parameters) for runs_of_cell in cells.values()])
         for label, (cell, runs_of_cell) in zip(labels, cells.items(), strict=True):
             if labels.count(label) > 1:  # the cells differ in something that is no parameter
@@ -113,6 +112,14 @@ def _race(runs, superseded, setting):
             methods.append(Method(", ".join(part for part in (name, label) if part), tuple(runs_of_cell)))
     first = runs[0]
     return Race(first.experiment, first.engine, first.clock, setting, first.targets, tuple(methods), superseded)
+
+
+def _order(parameters):
+    """A key that sorts parameters by their values, numbers as numbers."""
+    return [
+        (name, 0, value) if isinstance(value, (int, float)) else (name, 1, str(value))
+        for name, value in parameters.items()
+    ]
 
 
 def flat(nested, prefix=""):
@@ -152,8 +159,8 @@ def _refuse_different_targets(runs):
         other = ladders.setdefault(run.experiment, run)
         if run.targets != other.targets:
             raise InvalidInput(
-                f"the targets of experiment {run.experiment} differ between {other.path} ({_ladder(other.targets)}) and "
-                f"{run.path} ({_ladder(run.targets)}); only runs with the same targets can be compared"
+                f"the targets of experiment {run.experiment} differ between {other.path} ({_ladder(other.targets)}) "
+                f"and {run.path} ({_ladder(run.targets)}); only runs with the same targets can be compared"
             )
 
 
@@ -168,6 +175,6 @@ def _refuse_poor_fidelity(runs):
     poor = [run for run in runs if run.poor_fidelity]
     if poor:
         raise InvalidInput(
-            f"{len(poor)} of {len(runs)} runs did not keep their emulated pace, the first in {poor[0].path}; repeat them "
-            "with a larger time_scale or on an idle machine, or pass --allow-poor-fidelity to show them all the same"
+            f"{len(poor)} of {len(runs)} runs did not keep their emulated pace, the first in {poor[0].path}; repeat "
+            "them with a larger time_scale or on an idle machine, or show them all the same with --allow-poor-fidelity"
         )

@@ -20,7 +20,10 @@ SCHEMA = 1  # the newest major schema that can be read
 
 OUTSIDE = frozenset({"walltime", "fault", "watchdog"})  # outcomes that are not the algorithm's doing
 
-COUNTERS = ("time", "iteration", "updates", "gradients", "discarded", "messages", "bytes")  # the rest of /trace are metrics
+COUNTERS = ("time", "iteration", "updates", "gradients", "discarded", "messages", "bytes")  # the rest are metrics
+
+ATTRIBUTES = ("run_id", "experiment", "algorithm", "engine", "clock", "workers", "seed", "cell")
+ATTRIBUTES += ("outcome", "final_model", "seconds", "budget_seconds")
 
 
 @dataclass(frozen=True)
@@ -121,10 +124,7 @@ def _run(path, digest, file):
     complete = root.get("complete", 0) == 1
     if not complete:  # cut short: what was not known yet
         root = {"outcome": "fault", "final_model": "", "seconds": np.nan, "budget_seconds": np.inf} | root
-    fields = {
-        name: _required(path, root, name)
-        for name in "run_id experiment algorithm engine clock workers seed cell outcome final_model seconds budget_seconds".split()
-    }
+    fields = {name: _required(path, root, name) for name in ATTRIBUTES}
     parameters = _json(path, "parameters", _required(path, root, "parameters"))
     resolved = _json(path, "config/resolved", _text(path, file, "config/resolved"))
     tuning = _json(path, "config/tuning", _text(path, file, "config/tuning")) if "config/tuning" in file else {}

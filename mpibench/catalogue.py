@@ -75,9 +75,9 @@ def load(kind, name):
             raise
         raise InvalidInput(f"{kind} `{name}` needs the package `{error.name}`, which is not installed") from error
     for value in vars(module).values():
-        if inspect.isclass(value) and value.__module__ == module.__name__:
-            if value.__name__.lower() == name.replace("_", "").lower():
-                return value
+        own = inspect.isclass(value) and value.__module__ == module.__name__
+        if own and value.__name__.lower() == name.replace("_", "").lower():
+            return value
     raise InvalidInput(f"{kind} `{name}`: {module.__name__} holds no class named {name.replace('_', '')} in any case")
 
 
@@ -226,6 +226,7 @@ def read(cls, table, at, refuse, also=()):
         elif inner := [kind for kind in alternatives(hint) if is_dataclass(kind)]:
             values[name] = read(inner[0], table[name], (*at, name), refuse)
         elif get_origin(hint) is dict:
+            check_keys(table[name], table[name], (*at, name), refuse)
             values[name] = {k: value(get_args(hint)[1], v, at, k, refuse) for k, v in table[name].items()}
         else:
             values[name] = value(hint, table[name], at, name, refuse)

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: each carries one sentence that says what is wrong, where, and what would be right."""
+"""Errors that are the user's to mend: each is one sentence that says what is wrong, where, and what would be right."""
 
 
 class InvalidInput(ValueError):

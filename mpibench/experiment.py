@@ -44,7 +44,7 @@ class Stop:
 
     seconds: Seconds | None = None  # on the run's clock
     updates: Count | None = None  # of the model on one rank
-    gradients: Count | None = None  # over all ranks
+    gradients: Count | None = None  # over all ranks, used or discarded
     metrics: dict[str, Finite] = field(default_factory=dict)  # at this value or past it
 
     @property
@@ -95,8 +95,7 @@ class Settings:
     record_updates: bool = False  # time, source and staleness of every update
 
     def __post_init__(self):
-        if not self.name or self.name.startswith(".") or not all(c.isalnum() or c in "._-" for c in self.name):
-            raise InvalidInput(f'name = "{self.name}" names a folder of results; use letters, digits, ".", "_", "-"')
+        refuse_no_folder("name", self.name)
         refuse_twice("seeds", self.seeds)
         if not self.stop.without_metrics and not self.stop.metrics:
             raise InvalidInput("stop is empty and no run would end; add `seconds`, `updates`, `gradients` or a metric")
@@ -249,7 +248,10 @@ def load(path, overrides=()):
     if isinstance(graph, dict) and "file" in graph:
         catalogue.check_keys(graph, ["file"], ("graph",), reader.refuse)
         file = catalogue.value(str, graph["file"], ("graph",), "file", reader.refuse)
-        document["graph"] = topology.read(path.parent / file)
+        try:
+            document["graph"] = topology.read(path.parent / file)
+        except InvalidInput as error:
+            reader.refuse(("graph",), str(error), "file")
     experiment = Experiment.from_resolved(resolved)
     reader.check_metrics(experiment)
     return experiment
@@ -321,6 +323,7 @@ class Reader:
 
     def read(self, cls, table, *at, also=()):
         """The object of a dataclass from a table; `also` are keys that the table may have beside its fields."""
+        catalogue.check_keys(table, table, at, self.refuse)
         return catalogue.read(cls, {k: v for k, v in table.items() if k not in also}, at, self.refuse, also)
 
     def found(self, find, table, *at, key="name"):
@@ -359,6 +362,10 @@ class Reader:
         at = ("algorithm", str(table.get("label", table.get("name", f"number {number}"))))
         cls = self.found(partial(catalogue.load, "algorithm"), table, *at)
         label = catalogue.value(str, table.get("label", table["name"]), at, "label", self.refuse)
+        try:
+            refuse_no_folder("label", label)
+        except InvalidInput as error:
+            self.refuse(at, str(error), "label")
         excluded = catalogue.value(list[dict[str, Any]], table.get("exclude", []), at, "exclude", self.refuse)
         hints = get_type_hints(cls, include_extras=True)
         scalars = [f.name for f in fields(cls) if not catalogue.takes_list(hints[f.name])]
@@ -436,6 +443,12 @@ def with_metrics_apart(table):
         return table
     own = {k: v for k, v in stop.items() if k in ("seconds", "updates", "gradients")}
     return table | {"stop": own | {"metrics": {k: v for k, v in stop.items() if k not in own}}}
+
+
+def refuse_no_folder(key, text):
+    """Refuse what cannot be the name of a folder of results on every file system."""
+    if not text or text.startswith(".") or not all(c.isalnum() or c in "._-" for c in text):
+        raise InvalidInput(f'{key} = "{text}" names a folder of results; use letters, digits, ".", "_" and "-"')
 
 
 def refuse_twice(key, values):

@@ -18,6 +18,7 @@ import numpy
 ANY = -1
 SECOND = 1_000_000_000
 LINKS, ENDS = 1 << 40, 1 << 41  # kinds of events after arrivals, whose kind is their source
+COMPUTED, STOPPED = -1, -2  # entries of a journal that are no messages
 
 
 class Message(NamedTuple):
@@ -169,9 +170,7 @@ class Timer(Request):
         node = self.node
         if node.running is self:
             node.gradients += self.cost
-            node.busy += node.engine.time - self.began
-            if node.journal is not None:
-                node.journal.note(node.engine.time, self.cost, 0, 0)
+            node.account(self, COMPUTED, self.cost)
             node.begin_next()
         self.finish(self.evaluate())
 
@@ -182,7 +181,7 @@ class Timer(Request):
             return
         if node.running is self:
             node.stopped += 1
-            node.busy += node.engine.time - self.began
+            node.account(self, STOPPED, 0)
             node.begin_next()
         elif self in node.backlog:
             node.backlog.remove(self)
@@ -294,7 +293,7 @@ class Link:
         self.messages += 1
         self.bytes += size
         if node.journal is not None:
-            node.journal.note(now, 0, 1, size)
+            node.journal.note(now, self.to, size, 0)
         free_at = self.free_at = now if edge.instant else now + edge.transmission(send.vector_bytes, send.other_bytes)
         if self.lost is None or not self.lost():
             engine.carry(send, free_at + edge.latency_ns)
@@ -457,6 +456,13 @@ class Node(Communicator):
         self.running = request
         request.began = self.engine.time
         self.engine.begin(request)
+
+    def account(self, computation, kind, cost):
+        """The time of a computation that has ended or was stopped."""
+        now = self.engine.time
+        self.busy += now - computation.began
+        if self.journal is not None:
+            self.journal.note(now, kind, now - computation.began, cost)
 
     def begin_next(self):
         """The processor is free."""

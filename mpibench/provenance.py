@@ -6,6 +6,7 @@ absent. Nothing here knows MPI: the runner adds what MPI says, and gathers `rank
 
 import functools
 import hashlib
+import itertools
 import os
 import platform
 import re
@@ -167,7 +168,7 @@ def peak_memory_bytes():
 def clock_resolution(readings=2000):
     """(smallest step, mean cost of a reading) in seconds of `time.perf_counter`, measured."""
     stamps = [time.perf_counter_ns() for _ in range(readings)]
-    steps = [b - a for a, b in zip(stamps, stamps[1:], strict=False) if b > a]
+    steps = [b - a for a, b in itertools.pairwise(stamps) if b > a]
     overhead = (stamps[-1] - stamps[0]) / (readings - 1)
     return min(steps, default=round(time.get_clock_info("perf_counter").resolution * 1e9)) * 1e-9, overhead * 1e-9
 

@@ -1,9 +1,9 @@
 """The HDF5 file of one run. Its layout, schema 1; (n,) is one value a rank, (p,) one a snapshot, (u,) one an update:
 
-/            attrs: schema (1), run_id, experiment, algorithm, parameters (JSON), engine ("simulation" | "mpi"),
-             clock ("virtual" | "emulated" | "native"), workers, ranks, seed, cell (first 16 hex digits of the hash),
-             final_model (text: which rank's model, or which mean, the final one is), stop_stale (0/1, where the method
-             has it), budget_seconds (inf: none); when the run has ended also outcome ("reached" | "budget" |
+/            attrs: schema (1), run_id, experiment, algorithm (its label), parameters (JSON), workers, ranks, seed,
+             engine ("simulation" | "mpi"), clock ("virtual" | "emulated" | "native"), cell (first 16 hex digits of the
+             hash), final_model (text: which rank's model, or which mean, the final one is), stop_stale (0/1, where the
+             method has it), budget_seconds (inf: none); when the run has ended also outcome ("reached" | "budget" |
              "diverged" | "walltime" | "fault" | "watchdog"), error (one sentence, where there was one), seconds (length
              of the run on its clock), event_hash, model_hash (hex); complete (0/1)
 /config      resolved (JSON of the cell), raw (TOML text), seeds (JSON), tuning (JSON: trials, chosen, seeds,
@@ -149,8 +149,7 @@ class RunFile:
         began = time.monotonic()
         if lazily and (began - self._published_at) * PUBLISHING_SHARE < self._publishing_seconds:
             return
-        self._write(self._beside)
-        os.replace(self._beside, self.part)
+        self._write(os.replace, self.part)
         self._published_at = time.monotonic()
         size = self.part.stat().st_size
         self._publishing_seconds = self._published_at - began if size > SMALL_BYTES else 0.0
@@ -160,30 +159,26 @@ class RunFile:
         self._file.attrs.update(_plain(attrs))
         self._file.attrs["complete"] = 1
         try:
-            self._write(self._beside, sync=True)
-            try:
-                _rename_to_new(self._beside, self.path)
-            except OSError as error:
-                self._beside.unlink(missing_ok=True)
-                raise self._refusal(error) from error
+            self._write(_rename_to_new, self.path, sync=True)
         except BaseException:
             self._file.attrs["complete"] = 0  # only a file under its final name is complete
             raise
         self.part.unlink()
         self._file.close()
 
-    def _write(self, target, sync=False):
-        """The whole file's bytes into `target`; on an error `target` is removed."""
+    def _write(self, rename, target, sync=False):
+        """The whole file's bytes beside, then `rename` to the target; on an error nothing is left beside."""
         self._file.flush()
         image = self._file.id.get_file_image()
         try:
-            with open(target, "wb") as stream:
+            with open(self._beside, "wb") as stream:
                 stream.write(image)
                 stream.flush()
                 if sync:
                     os.fsync(stream.fileno())
+            rename(self._beside, target)
         except OSError as error:
-            target.unlink(missing_ok=True)
+            self._beside.unlink(missing_ok=True)
             raise self._refusal(error) from error
 
     def _refusal(self, error):

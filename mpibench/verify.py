@@ -1,8 +1,7 @@
 """The linter of result files: whether a file says all that a table needs, and whether what it says fits together.
 
-`verify` reads one file and gives a list of findings, empty where all is well; `verify_set` adds what can only be seen in
-several files. A finding is one line. What is checked is named in CHECKS, after the groups of the file's schema
-(`mpibench.record`).
+`verify` reads one file and gives a list of findings, empty where all is well; `verify_set` adds what can only be seen
+in several files. A finding is one line. The groups of a file are described in `mpibench.record`.
 """
 
 import json
@@ -17,8 +16,11 @@ import numpy as np
 from mpibench.experiment import cell_hash
 from mpibench.record import SCHEMA
 
-ATTRIBUTES = "run_id experiment algorithm parameters engine clock workers ranks seed cell final_model".split()
-AT_THE_END = "outcome seconds budget_seconds event_hash model_hash".split()
+ATTRIBUTES = (
+    *("run_id", "experiment", "algorithm", "parameters", "engine", "clock", "workers", "ranks", "seed", "cell"),
+    *("final_model", "budget_seconds"),
+)
+AT_THE_END = ("outcome", "seconds", "event_hash", "model_hash")
 OUTCOMES = ("reached", "budget", "diverged", "walltime", "fault", "watchdog")
 CLOCKS = {"simulation": ("virtual",), "mpi": ("emulated", "native")}
 PROVENANCE = ("code", "packages", "env", "data", "ranks")
@@ -117,7 +119,7 @@ class _Inspection:
         if not ended:
             why = self.root.get("error") or self.root.get("outcome") or "it was killed, or is still running"
             self.note("complete", f"the run has not been finished: {why}")
-        for name in ATTRIBUTES + (AT_THE_END if ended else []):
+        for name in ATTRIBUTES + (AT_THE_END if ended else ()):
             if name not in self.root:
                 self.note("attributes", f"`{name}` is missing")
         if ended and self.root.get("outcome") not in OUTCOMES:
@@ -139,8 +141,8 @@ class _Inspection:
         digest = cell_hash(resolved)
         stored = self.file["config/hash"].asstr()[()] if "config/hash" in self.file else digest
         if stored != digest or self.root.get("cell") != digest[:16]:
-            text = f"/config/resolved has the hash {digest[:16]}, the file says {stored[:16]} and {self.root.get('cell')}"
-            self.note("hash", text)
+            cell = self.root.get("cell")
+            self.note("hash", f"/config/resolved has the hash {digest[:16]}, the file says {stored[:16]} and {cell}")
         said = resolved["experiment"] | {"experiment": resolved["experiment"].get("name")}
         said["algorithm"] = resolved["algorithm"].pop("label", resolved["algorithm"]["name"])
         said["parameters"] = {name: value for name, value in resolved["algorithm"].items() if name != "name"}
@@ -178,9 +180,9 @@ class _Inspection:
     def trace(self):
         trace = self.columns("trace")
         ended = self.root.get("complete") == 1
-        if missing := [name for name in COUNTERS if name not in trace]:
-            if trace or ended:
-                self.note("trace", f"/trace lacks {', '.join(missing)}")
+        missing = [name for name in COUNTERS if name not in trace]
+        if missing and (trace or ended):
+            self.note("trace", f"/trace lacks {', '.join(missing)}")
         for group in ("trace", "updates"):
             lengths = {len(v) for name, v in self.columns(group).items() if name != "staleness_histogram"}
             if len(lengths) > 1:
@@ -200,8 +202,7 @@ class _Inspection:
     def numbers(self):
         for group in ("trace", "updates", "ranks", "clock", "delays"):
             for name, column in self.columns(group).items():
-                metric = group == "trace" and name not in COUNTERS
-                if column.dtype.kind != "f" or (metric and self.root.get("outcome") == "diverged"):
+                if column.dtype.kind != "f" or (group == "trace" and name not in COUNTERS and self.blown_up(column)):
                     continue
                 for what, bad in (("NaN", np.isnan(column)), ("infinite", np.isinf(column))):
                     if bad.any():
@@ -209,6 +210,12 @@ class _Inspection:
                         self.note("numbers", f"/{group}/{name} is {text}")
         if "seconds" in self.root and not (math.isfinite(self.root["seconds"]) and self.root["seconds"] >= 0):
             self.note("numbers", f"seconds is {self.root['seconds']}")
+
+    def blown_up(self, metric):
+        """Whether the file says of a metric that is not finite why: the run diverged, before or after its target."""
+        bad = ~np.isfinite(metric)
+        outcome = self.root.get("outcome")
+        return outcome == "diverged" or (outcome == "reached" and bad.any() and bad[bad.argmax() :].all())
 
     def clock(self):
         if self.root.get("engine") != "mpi":
@@ -232,8 +239,10 @@ class _Inspection:
         trace, ranks = self.columns("trace"), self.columns("ranks")
         pairs = {"gradients": "gradients", "discarded": "discarded", "messages": "messages_sent", "bytes": "bytes_sent"}
         for name, of_ranks in pairs.items():
-            if len(trace.get(name, ())) and of_ranks in ranks and trace[name][-1] > (total := ranks[of_ranks].sum()):
-                self.note("ledger", f"/trace/{name} ends at {trace[name][-1]}, above {total}, the sum of /ranks/{of_ranks}")
+            if len(trace.get(name, ())) and of_ranks in ranks:
+                last, total = trace[name][-1], ranks[of_ranks].sum()
+                if last > np.ceil(total):  # a stopped gradient counts by its share
+                    self.note("ledger", f"/trace/{name} ends at {last}, above {total}, the sum of /ranks/{of_ranks}")
         fates = [f"messages_{fate}" for fate in ("received", "lost", "in_flight")]
         if all(name in ranks for name in ("messages_sent", *fates)):
             sent, parts = ranks["messages_sent"].sum(), [ranks[name].sum() for name in fates]

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mpibench import record
+from mpibench import provenance, record
 from mpibench.errors import DiskFull, InvalidInput
 from mpibench.record import RunFile, place, run_id
 
@@ -113,30 +113,28 @@ def test_a_killed_run_leaves_a_readable_part(tmp_path):
         import sys
         from mpibench.record import RunFile
         with RunFile(sys.argv[1], {"run_id": "r"}, {"raw": "x" * 100_000}, {}) as file:
-            print("begun", flush=True)
             k = 0
             while True:
                 file.append("trace", {"time": [k + i / 7 for i in range(7)], "iteration": [k] * 7, "loss": [1.0] * 7})
                 k += 1
+                print(k, flush=True)
     """
-    lengths = []
     for attempt in range(4):
         path = tmp_path / f"{attempt}.h5"
         command = [sys.executable, "-c", textwrap.dedent(child), str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout.readline() == "begun\n"
+            assert process.stdout.readline() == "1\n"
             time.sleep(0.02 + 0.037 * attempt)
             process.send_signal(signal.SIGKILL)
+            promised = int((["1"] + process.stdout.read().split("\n")[:-1])[-1])  # appends that had returned
         assert not path.exists()
         with h5py.File(tmp_path / f"{attempt}.h5.part") as file:
             assert file.attrs["complete"] == 0 and len(file["config/raw"].asstr()[()]) == 100_000
-            trace = {name: dataset[()] for name, dataset in file.get("trace", {}).items()}
-        if trace:
-            n = len(trace["time"]) // 7
-            assert np.array_equal(trace["iteration"], np.repeat(np.arange(n), 7))
-            assert np.all(trace["loss"] == 1.0) and np.all(np.diff(trace["time"]) > 0)
-            lengths.append(n)
-    assert lengths and max(lengths) > 1
+            trace = {name: dataset[()] for name, dataset in file["trace"].items()}
+        n = len(trace["time"]) // 7
+        assert promised <= n <= promised + 1
+        assert np.array_equal(trace["iteration"], np.repeat(np.arange(n), 7))
+        assert np.array_equal(trace["loss"], np.ones(7 * n)) and np.all(np.diff(trace["time"]) > 0)
 
 
 def full_after(bytes_left, code, path):
@@ -145,11 +143,11 @@ def full_after(bytes_left, code, path):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, bytes_left))
 
-    lines = ["import sys", "from mpibench.record import RunFile", "from mpibench.errors import DiskFull", "try:"]
-    lines += [textwrap.indent(textwrap.dedent(code), "    "), "except DiskFull as error:", "    print(error); sys.exit(1)"]
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines), str(path)], preexec_fn=limit, capture_output=True, text=True, timeout=60
-    )
+    program = ["import sys", "from mpibench.record import RunFile", "from mpibench.errors import DiskFull", "try:"]
+    program += [textwrap.indent(textwrap.dedent(code), "    ")]
+    program += ["except DiskFull as error:", "    print(error)", "    sys.exit(1)"]
+    command = [sys.executable, "-c", "\n".join(program), str(path)]
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -224,3 +222,52 @@ def test_places_and_run_ids():
     assert len({run_id({}) for _ in range(100)}) == 100
     assert "-local-" in run_id({})
     assert "-81-4-" in run_id({"SLURM_JOB_ID": "85", "SLURM_ARRAY_JOB_ID": "81", "SLURM_ARRAY_TASK_ID": "4"})
+
+
+def test_the_environment_is_kept_by_an_allow_list_and_without_secrets():
+    kept = {
+        "OMP_NUM_THREADS": "1",
+        "UCX_TLS": "tcp,self",
+        "PYTHONPATH": "/a/long/" + "path/" * 20,
+        "NCCL_DEBUG": "INFO",
+    }
+    dropped = {
+        "HOME": "/home/someone",
+        "OMPI_MCA_API_TOKEN": "abc",
+        "PYTHON_KEYRING": "x",
+        "FI_PROVIDER_URL": "https://me:word@host/",
+        "MPICH_SESSION": "0123456789abcdef" * 4,
+    }
+    assert provenance.environment(kept | dropped) == kept
+
+
+def test_the_batch_job_is_named_without_account_and_user():
+    variables = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "SLURM_JOB_ACCOUNT": "a", "SLURM_JOB_USER": "me"}
+    assert provenance.scheduler(variables) == {"job_id": "7", "array_task_id": "2"}
+    assert provenance.scheduler({"PATH": "/bin"}) == {}
+
+
+def test_provenance_of_this_process_goes_into_the_file_and_comes_back(tmp_path):
+    rows = [provenance.rank(number) for number in range(2)]
+    facts = {"code": provenance.code(), "packages": provenance.packages(), "ranks": rows}
+    with RunFile(tmp_path / "run.h5", ATTRS, CONFIG, facts) as file:
+        file.finish()
+    with h5py.File(tmp_path / "run.h5") as file:
+        assert json.loads(file["provenance/code"].asstr()[()]) == facts["code"]
+        versions = json.loads(file["provenance/packages"].asstr()[()])["distributions"]
+        assert versions["h5py"].split()[0] == h5py.__version__ and versions["numpy"].split()[0] == np.__version__
+        assert list(file["provenance/ranks/rank"]) == [0, 1]
+        assert file["provenance/ranks/clock_resolution_seconds"][0] > 0
+        assert file["provenance/ranks/affinity"].asstr()[0] == ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    assert 10e6 < provenance.peak_memory_bytes() < 100e9
+
+
+def test_the_hash_of_the_source_is_of_names_and_contents(tmp_path, monkeypatch):
+    hashes = set()
+    for name, text in (("a.py", "1"), ("a.py", "2"), ("b.py", "2"), ("b.txt", "2")):
+        folder = tmp_path / str(len(hashes))
+        folder.mkdir()
+        (folder / name).write_text(text)
+        monkeypatch.setattr(provenance, "__file__", str(folder / "provenance.py"))
+        hashes.add(provenance.source_hash.__wrapped__())
+    assert len(hashes) == 4

@@ -145,7 +145,9 @@ def test_holm_by_hand():
     assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert statistics.holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     adjusted = statistics.holm([0.02, math.nan, 0.01])
-    assert adjusted[[0, 2]] == pytest.approx([0.02, 0.02]) and math.isnan(adjusted[1]), "what is not tested is no member"
+    assert adjusted[[0, 2]] == pytest.approx([0.02, 0.02]) and math.isnan(adjusted[1]), (
+        "what is not tested is no member"
+    )
     assert statistics.holm([]).size == 0
 
 

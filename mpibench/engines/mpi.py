@@ -39,21 +39,25 @@ def patiently(request):
 
 
 class Journal:
-    """What a rank has counted, and when, so that counters can be read at any instant of the run."""
+    """What a rank has sent and computed, and when, so that its counters can be read at any instant of the run.
 
-    columns = ("gradients", "messages", "bytes")
+    A row is (instant in ns, destination or COMPUTED or STOPPED, bytes or nanoseconds, cost in gradients).
+    """
 
     def __init__(self):
-        self.times, self.rows = array("q"), array("d")
+        self.rows = array("d")
 
-    def note(self, time, *counts):
-        """At `time` the counters grew by this."""
-        self.times.append(time)
-        self.rows.extend(counts)
+    def note(self, *row):
+        """Add a row."""
+        self.rows.extend(row)
 
-    def totals(self):
-        """Times (t,) in ns and counters (t, 3) up to and including each."""
-        return numpy.array(self.times), numpy.cumsum(numpy.array(self.rows).reshape(-1, 3), axis=0)
+    def __len__(self):
+        return len(self.rows) // 4
+
+    def until(self, limit, rank):
+        """The rows (r, 4) of this rank up to the last event that counts, `limit` = (instant, rank)."""
+        rows = numpy.array(self.rows).reshape(-1, 4)
+        return rows[(rows[:, 0] < limit[0]) | ((rows[:, 0] == limit[0]) & (rank <= limit[1]))]
 
 
 class Arrival:
@@ -88,7 +92,7 @@ class NativeLink(Link):
         engine, size = self.node.engine, send.vector_bytes + send.other_bytes
         self.messages += 1
         self.bytes += size
-        self.node.journal.note(engine.time, 0, 1, size)
+        self.node.journal.note(engine.time, self.to, size, 0)
         if self.lost is not None and self.lost():
             return send.finish()
         if send.tag in self.node.newest_only:
@@ -252,6 +256,17 @@ class MPIEngine(Agenda):
         """Whether messages from this rank arrive when they leave; then simultaneous events have no promised order."""
         edge = self.node.cluster.edge(source, self.node.rank)
         return edge.instant and edge.latency_ns == 0
+
+    @property
+    def end(self):
+        """The instant in ns at which the run ended."""
+        return self.limit[0] if self.limit[0] < NEVER else self.time
+
+    def fingerprint(self):
+        """Of this rank's events that count."""
+        times = numpy.array(self.marks[0])
+        counted = (times < self.limit[0]) | ((times == self.limit[0]) & (self.node.rank <= self.limit[1]))
+        return self.marks[1][int(counted.nonzero()[0][-1])] if counted.any() else 0
 
     def rest(self, pause, wall):
         """Nothing to do: sleep to the next known instant, or twice as long as last time, up to the longest pause."""

@@ -1,0 +1,296 @@
+"""One run: build its parts from a cell and a seed, hand them to an engine, and gather what is to be recorded."""
+
+import hashlib
+import math
+import os
+import time
+from dataclasses import dataclass, field
+
+import numpy
+
+from mpibench.node import COMPUTED, SECOND, STOPPED, Cluster
+from mpibench.seeds import Purpose, generator
+from mpibench.watch import Watch
+
+WALL_OF_A_LINK = 1e-3  # wall seconds that an emulated message should have at least to travel
+WALL_OF_A_MESSAGE = 8e-5  # wall seconds that a rank needs to send or to receive one
+LOAD = 0.5  # share of the cores that an emulation may keep busy
+ATTEMPTS = 4  # at an emulation without order violations, each at half the pace of the last
+
+
+@dataclass
+class Result:
+    """What a run leaves, by the groups of its file (`mpibench.record`)."""
+
+    attrs: dict
+    trace: dict
+    metrics: dict  # name -> "lower" or "higher"
+    updates: dict
+    ranks: dict
+    edges: numpy.ndarray  # (edges, 4): source, destination, messages, bytes
+    data: dict  # provenance of the problem
+    clock: dict = field(default_factory=dict)
+    fidelity: dict = field(default_factory=dict)
+
+    def time_to(self, metric, value):
+        """Seconds to the first snapshot at or past this value; inf where there is none."""
+        column = numpy.asarray(self.trace[metric])
+        hit = column <= value if self.metrics[metric] == "lower" else column >= value
+        return float(self.trace["time"][hit.argmax()]) if hit.any() else math.inf
+
+
+@dataclass
+class Tally:
+    """What one rank has counted when the run ends."""
+
+    gradients: float
+    stopped: int
+    busy_seconds: float
+    fingerprint: int
+    edges: list  # (source, destination, messages, bytes)
+    handed_to_mpi: int = 0
+
+
+def cluster_of(cell, seed, problem):
+    """The modelled machine of a run."""
+    algorithm, workers = cell.algorithm, cell.workers
+    number = algorithm.worker_number
+    server = 0 if number(0) == 0 else None
+
+    def durations(rank):
+        i = number(rank)
+        if i == 0 or cell.compute is None:  # a server's own arithmetic is free
+            return lambda cost, now: 0
+        return cell.compute.durations(i, workers, generator(seed, Purpose.COMPUTE, i))
+
+    def lost(source, to):
+        return cell.loss.edge(generator(seed, Purpose.LOSS, source, to)) if cell.loss.probability else None
+
+    return Cluster(
+        size=cell.ranks,
+        durations=durations,
+        edge=lambda source, to: cell.links.edge(source, to, server, problem.model_bytes, cell.graph),
+        lost=lost,
+        random=lambda rank: generator(seed, Purpose.METHOD, number(rank)),
+        newest_only=algorithm.newest_only,
+        until=round(cell.stop.seconds * SECOND) if cell.stop.seconds else None,
+    )
+
+
+def program_of(cell, problem, watches, **watching):
+    """What every rank runs; the rank's watch is put into `watches`."""
+
+    def program(node):
+        i = cell.algorithm.worker_number(node.rank)
+        objective = problem.objective(i) if i else None
+        watch = watches[node.rank] = Watch(
+            node, cell.stop, cell.snapshot, problem.metrics, cell.record_updates, **watching
+        )
+        return cell.algorithm.program(node, problem.start(), objective, watch)
+
+    return program
+
+
+def simulate(cell, seed, show=None):
+    """The Result of this cell and seed in virtual time. `show(snapshot)` is called at each snapshot."""
+    from mpibench.engines.simulation import Simulation
+
+    problem = cell.problem.prepare(cell.workers, seed)
+    engine, watches = Simulation(), {}
+
+    def counters():
+        links = [link for node in engine.nodes for link in node.links.values()]
+        gradients = sum(node.gradients for node in engine.nodes)
+        return gradients, sum(link.messages for link in links), sum(link.bytes for link in links)
+
+    watching = {"evaluate": problem.evaluate, "counters": counters, "show": show}
+    with numpy.errstate(over="ignore", invalid="ignore"):  # a run that diverges is a result
+        ended_by = engine.run(cluster_of(cell, seed, problem), program_of(cell, problem, watches, **watching))
+        watch = watches[0]
+        if ended_by is None:
+            watch.close(engine.time)
+    tallies = [
+        Tally(
+            node.gradients,
+            node.stopped,
+            node.busy / SECOND,
+            node.fingerprint,
+            [(node.rank, to, link.messages, link.bytes) for to, link in sorted(node.links.items())],
+        )
+        for node in engine.nodes
+    ]
+    return result_of(cell, seed, problem, watch, watch.snapshots, tallies, engine.time / SECOND)
+
+
+def result_of(cell, seed, problem, watch, snapshots, tallies, seconds):
+    """Put together what a run has left."""
+    trace = {
+        "time": numpy.array([s.seconds for s in snapshots]),
+        "iteration": numpy.array([s.iteration for s in snapshots]),
+        "updates": numpy.array([s.updates for s in snapshots]),
+        "discarded": numpy.array([s.settled[1] for s in snapshots]),
+    }
+    for place, name in enumerate(("gradients", "messages", "bytes")):
+        trace[name] = numpy.array([round(s.counters[place]) for s in snapshots], numpy.int64)
+    for name in problem.metrics:
+        trace[name] = numpy.array([s.metrics[name] for s in snapshots], float)
+    n = len(tallies)
+    edges = numpy.array([edge for tally in tallies for edge in tally.edges], numpy.int64).reshape(-1, 4)
+    ranks = {
+        "gradients": numpy.array([tally.gradients for tally in tallies]),
+        "used": numpy.array([watch.used_by.get(rank, 0) for rank in range(n)]),
+        "discarded": numpy.array([watch.discarded_by.get(rank, 0) for rank in range(n)]),
+        "stopped": numpy.array([tally.stopped for tally in tallies]),
+        "busy_seconds": numpy.array([tally.busy_seconds for tally in tallies]),
+        "messages_sent": numpy.bincount(edges[:, 0], edges[:, 2], n).astype(int),
+        "bytes_sent": numpy.bincount(edges[:, 0], edges[:, 3], n).astype(int),
+    }
+    ranks["idle_seconds"] = numpy.maximum(0.0, seconds - ranks["busy_seconds"])
+    updates = dict(watch.recorded or {}) | {"staleness_histogram": numpy.array(watch.histogram)}
+    fingerprints = numpy.array([tally.fingerprint for tally in tallies], numpy.int64)
+    attrs = {
+        "seconds": seconds,
+        "event_hash": hashlib.sha256(fingerprints.tobytes()).hexdigest()[:16],
+        "model_hash": hashlib.sha256(model_bytes(watch.point)).hexdigest()[:16],
+    }
+    result = Result(attrs, trace, problem.metrics, updates, ranks, edges, problem.provenance)
+    targets = cell.targets
+    finite = all(numpy.isfinite(trace[name]).all() for name in problem.metrics)
+    reached = result.time_to(targets.metric, targets.headline) < math.inf
+    attrs["outcome"] = "reached" if reached else "budget" if finite else "diverged"
+    return result
+
+
+def model_bytes(point):
+    """The bytes of a vector, numpy or torch."""
+    return numpy.ascontiguousarray(point.cpu().numpy() if hasattr(point, "cpu") else point).tobytes()
+
+
+# Under MPI: all ranks of `comm` call these together.
+
+
+def emulate(comm, cell, seed):
+    """The Result of this cell and seed over MPI (None on other ranks than 0), emulated or native."""
+    problem = cell.problem.prepare(cell.workers, seed)
+    gradient_seconds = comm.bcast(rehearse(comm, cell, problem))
+    pace = pace_of(comm, cell, problem, gradient_seconds) if cell.clock == "emulated" else {}
+    for attempt in range(1, ATTEMPTS + 1):
+        result, violations = once(comm, cell, seed, problem, pace)
+        if cell.clock == "native" or violations == 0 or attempt == ATTEMPTS:
+            break
+        pace["time_scale"] *= 2
+    if result is not None and cell.clock == "emulated":
+        result.fidelity |= {"attempts": attempt, "good": int(violations == 0)}
+    return result
+
+
+def rehearse(comm, cell, problem):
+    """Compute a gradient on every rank that will, so that nothing is loaded inside the clock. Returns its seconds."""
+    seconds = 0.0
+    if comm.rank < cell.ranks:
+        i = max(1, cell.algorithm.worker_number(comm.rank))
+        objective, x = problem.objective(i), problem.start()
+        for _ in range(3):
+            began = time.perf_counter()
+            x + 1e-3 * objective.gradient(x, objective.sample())
+            seconds = time.perf_counter() - began
+    problem.evaluate(problem.start())
+    return seconds
+
+
+def pace_of(comm, cell, problem, gradient_seconds):
+    """The pace of an emulation that this machine can keep: wall seconds per modelled second, the margin of deliveries
+    where links take no time, and the longest pause between two polls."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    crowd = max(1.0, comm.size / cores)
+    cluster = cluster_of(cell, 0, problem)
+    pairs = [(0, 1), (1, 0)] if cell.ranks > 1 else []
+    if cell.graph is not None:
+        pairs = [(source, to) for source in range(cell.ranks) for to in cell.graph.destinations(source)]
+    links = [cluster.edge(*pair) for pair in pairs]
+    link = min((e.latency_ns + e.transmission(problem.model_bytes, 0) for e in links), default=0) / SECOND
+    means = cell.compute.mean_seconds(cell.workers)
+    shortest = float(numpy.min(cell.compute.smallest_seconds(cell.workers)))
+    work = gradient_seconds + 4 * WALL_OF_A_MESSAGE
+    scales = [
+        float(numpy.sum(work / means)) / (LOAD * cores),  # all ranks together
+        float(numpy.sum(1 / means)) * 2 * WALL_OF_A_MESSAGE / LOAD,  # the server alone
+        2 * (gradient_seconds + WALL_OF_A_MESSAGE) * min(crowd, 2.0) / (shortest + link),
+        WALL_OF_A_LINK / link if link else 4 * WALL_OF_A_LINK / shortest,
+    ]
+    scale = max(scales)
+    margin = 0.0 if link else WALL_OF_A_LINK
+    return {"time_scale": scale, "margin_seconds": margin, "pause_seconds": min(1e-3, max(1e-4, link * scale / 3))}
+
+
+def once(comm, cell, seed, problem, pace):
+    """One attempt. Returns (Result on rank 0, order violations)."""
+    from mpibench.engines.mpi import MPIEngine
+
+    engine, watches = MPIEngine(comm, cell.clock, **pace), {}
+    with numpy.errstate(over="ignore", invalid="ignore"):
+        ended_by = engine.run(cluster_of(cell, seed, problem), program_of(cell, problem, watches))
+    ended_by = comm.bcast(ended_by)
+    local = None
+    if engine.node is not None:
+        rows = engine.journal.until(engine.limit, comm.rank)
+        tally = tally_of(comm.rank, rows, engine.fingerprint(), engine.wire.bytes)
+        local = (tally, rows, numpy.array(engine.lateness), engine.order_violations, engine.overruns)
+    everybody = [entry for entry in comm.gather(local) or [] if entry is not None]
+    violations = comm.bcast(sum(entry[3] for entry in everybody))
+    watch = watches.get(0)
+    if comm.rank == 0:
+        if ended_by is None:
+            watch.close(engine.end)
+        read_counters(watch.snapshots, [entry[1] for entry in everybody], engine.end if ended_by is None else math.inf)
+    evaluate(comm, problem, watch.snapshots if comm.rank == 0 else [])
+    if comm.rank != 0:
+        return None, violations
+    result = result_of(cell, seed, problem, watch, watch.snapshots, [entry[0] for entry in everybody], engine.end / SECOND)
+    result.ranks["bytes_handed_to_mpi"] = numpy.array([entry[0].handed_to_mpi for entry in everybody])
+    if cell.clock == "emulated":
+        late = numpy.concatenate([entry[2] for entry in everybody] + [[0.0]])
+        result.fidelity = {
+            "lateness_median_seconds": float(numpy.median(late)),
+            "lateness_p99_seconds": float(numpy.quantile(late, 0.99)),
+            "lateness_max_seconds": float(late.max()),
+            "order_violations": violations,
+            "overruns": sum(entry[4] for entry in everybody),
+            "time_scale": pace["time_scale"],
+            "margin_seconds": pace["margin_seconds"],
+        }
+    return result, violations
+
+
+def tally_of(rank, rows, fingerprint, handed_to_mpi):
+    """A rank's Tally from the rows of its journal."""
+    computed, stopped = rows[:, 1] == COMPUTED, rows[:, 1] == STOPPED
+    sizes = {to: rows[rows[:, 1] == to, 2] for to in numpy.unique(rows[rows[:, 1] >= 0, 1])}
+    edges = [(rank, int(to), len(size), int(size.sum())) for to, size in sizes.items()]
+    busy = rows[computed | stopped, 2].sum() / SECOND
+    return Tally(rows[:, 3].sum(), int(stopped.sum()), busy, fingerprint, edges, handed_to_mpi)
+
+
+def read_counters(snapshots, journals, end):
+    """Fill in the counters over all ranks at each snapshot of rank 0, in the order of law 8: at the same instant rank 0
+    comes first, but all is counted at `end`."""
+    totals = []
+    for rows in journals:
+        sent = rows[:, 1] >= 0
+        counts = numpy.stack([rows[:, 3], sent, rows[:, 2] * sent], axis=1)
+        totals.append((rows[:, 0], numpy.vstack([numpy.zeros(3), numpy.cumsum(counts, axis=0)])))
+    for snapshot in snapshots:
+        now = round(snapshot.seconds * SECOND)
+        places = [snapshot.position]
+        places += [numpy.searchsorted(times, now, "right" if now == end else "left") for times, _ in totals[1:]]
+        snapshot.counters = tuple(sum(total[place] for (_, total), place in zip(totals, places, strict=True)))
+
+
+def evaluate(comm, problem, snapshots):
+    """Evaluate rank 0's snapshots, shared out over all ranks, after the run."""
+    shares = [snapshots[rank :: comm.size] for rank in range(comm.size)] if comm.rank == 0 else None
+    points = comm.scatter(shares and [[s.point for s in share] for share in shares])
+    found = comm.gather([problem.evaluate(point) for point in points])
+    for share, metrics in zip(shares or [], found or [], strict=True):
+        for snapshot, values in zip(share, metrics, strict=True):
+            snapshot.metrics = values

@@ -1,0 +1,139 @@
+"""`while watch(k, x):` is observer, stopwatch and stopping rule in one.
+
+A watch takes references to points, never evaluates them on the run's clock, and says when to stop: after so many
+updates or gradients, or (where it is given `evaluate`) when a snapshot has reached a value of a metric. The limit in
+seconds is the engine's.
+"""
+
+import math
+from array import array
+from dataclasses import dataclass, field
+
+from mpibench.node import SECOND
+
+OPEN_BIN = 1 << 16  # staleness from here on is counted in one bin
+
+
+@dataclass
+class Snapshot:
+    """A point of the run: seconds on its clock, iteration, model updates, gradients used and discarded so far."""
+
+    seconds: float
+    iteration: int
+    updates: int
+    settled: tuple[int, int]
+    point: object
+    position: int = 0  # entries of the rank's journal until here
+    counters: tuple = ()  # gradients, messages, bytes over all ranks, where they can be read at once
+    metrics: dict = field(default_factory=dict)
+
+
+class Watch:
+    """What one rank shows of its run.
+
+    stop      `updates`, `gradients` (numbers or None) and `metrics` (name to value), as in `mpibench.experiment.Stop`
+    snapshot  `seconds` or `updates` between snapshots
+    evaluate  point -> metrics, called at each snapshot (simulation: off its clock); None: later, by the runner
+    counters  () -> (gradients, messages, bytes) over all ranks now; None: later, from journals
+    better    metric -> "lower" or "higher"
+    """
+
+    def __init__(self, node, stop, snapshot, better, record_updates=False, evaluate=None, counters=None, show=None):
+        self.node, self.engine = node, node.engine
+        self.stop, self.better = stop, better
+        self.most_updates = stop.updates or math.inf
+        self.most_gradients = stop.gradients or math.inf
+        self.period = round(snapshot.seconds * SECOND) if snapshot.seconds else None  # ns
+        self.every = snapshot.updates  # updates
+        self.evaluate, self.counters, self.show = evaluate, counters, show
+        self.next_time, self.next_update = 0, 0
+        self.iteration, self.point, self.updates = 0, None, -1
+        self.snapshots = []
+        self.reached = False
+        self.since = array("q")  # since[k]: when iteration k began, in ns
+        self.source, self.staleness = -1, 0  # of the update that comes next
+        self.used_by, self.discarded_by = {}, {}
+        self.used_total = self.discarded_total = 0
+        self.histogram = [0]
+        self.recorded = {"time": array("d"), "source": array("q"), "staleness": array("q"),
+                         "staleness_seconds": array("d")} if record_updates else None  # fmt: skip
+
+    def used(self, i, delay, count=1):
+        """A gradient of rank i (or the sum of `count` of them), computed `delay` updates ago, is used."""
+        self.source = i
+        if delay > self.staleness:
+            self.staleness = delay
+        self.used_by[i] = self.used_by.get(i, 0) + count
+        self.used_total += count
+        self.count(delay, count)
+
+    def discarded(self, i, delay, count=1):
+        """A gradient of rank i that was computed `delay` updates ago is not used."""
+        self.discarded_by[i] = self.discarded_by.get(i, 0) + count
+        self.discarded_total += count
+        self.count(delay, count)
+
+    def count(self, delay, count):
+        """The histogram has every gradient, used or not."""
+        delay = min(delay, OPEN_BIN)
+        if delay >= len(self.histogram):
+            self.histogram.extend([0] * (delay + 1 - len(self.histogram)))
+        self.histogram[delay] += count
+
+    def __call__(self, k, x):
+        """Iteration k is at point x. True: go on."""
+        now = self.engine.time
+        if x is not self.point:
+            self.updated(now, x)
+        if k >= len(self.since):
+            self.since.extend([now] * (k + 1 - len(self.since)))
+        self.iteration = k
+        if self.every is None:
+            if now >= self.next_time:
+                self.take(now)
+                self.next_time = now - now % self.period + self.period
+        elif self.updates >= self.next_update:
+            self.take(now)
+            self.next_update = self.updates - self.updates % self.every + self.every
+        settled = self.used_total + self.discarded_total
+        if self.reached or self.updates >= self.most_updates or settled >= self.most_gradients:
+            self.close(now)
+            return False
+        return True
+
+    def updated(self, now, x):
+        """The point has changed."""
+        self.node.freeze((x,))
+        self.point = x
+        self.updates += 1
+        if self.recorded is not None and self.updates:
+            began = self.since[max(0, self.iteration - self.staleness)]
+            for column, value in zip(
+                self.recorded.values(), (now / SECOND, self.source, self.staleness, (now - began) / SECOND), strict=True
+            ):
+                column.append(value)
+        self.staleness = 0
+
+    def take(self, now):
+        """Keep this point."""
+        settled = (self.used_total, self.discarded_total)
+        snapshot = Snapshot(now / SECOND, self.iteration, self.updates, settled, self.point)
+        if self.node.journal is not None:
+            snapshot.position = len(self.node.journal)
+        if self.counters is not None:
+            snapshot.counters = self.counters()
+        if self.evaluate is not None:
+            snapshot.metrics, snapshot.point = self.evaluate(self.point), None
+            self.reached = any(
+                snapshot.metrics[name] <= value if self.better[name] == "lower" else snapshot.metrics[name] >= value
+                for name, value in self.stop.metrics.items()
+            )
+            if self.show is not None:
+                self.show(snapshot)
+        self.snapshots.append(snapshot)
+
+    def close(self, now):
+        """The run ends now: keep the last point, unless it has been kept."""
+        last = self.snapshots[-1] if self.snapshots else None
+        if self.point is not None and (last is None or (last.seconds, last.updates) != (now / SECOND, self.updates)):
+            self.take(now)
