@@ -1,0 +1,211 @@
+"""The command line: `python -m mpibench`, or `mpirun -n 9 python -m mpi4py -m mpibench run JOB --engine mpi`."""
+
+import contextlib
+import json
+import os
+import sys
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")  # before numpy: sums must not depend on how many threads share them
+
+import click
+
+from mpibench import __version__
+from mpibench.errors import DiskFull, InvalidInput
+
+MISSED = 3  # exit code of runs that have finished without reaching the headline target
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="mpibench")
+def cli():
+    """Which distributed SGD method reaches my target first on my machine, and can I trust the number?"""
+
+
+@cli.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(as_json):
+    """Name the algorithms, problems and topologies there are."""
+    from mpibench import catalogue
+
+    found = {k: {n: catalogue.summary(k, n) for n in catalogue.names(k)} for k in ("algorithm", "problem", "topology")}
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    width = max(len(name) for group in found.values() for name in group)
+    plural = {"algorithm": "algorithms", "problem": "problems", "topology": "topologies"}
+    for kind, group in found.items():
+        click.echo(plural[kind])
+        for name, summary in group.items():
+            click.echo(f"  {name:<{width}}  {summary}")
+
+
+@cli.command()
+@click.argument("name")
+def describe(name):
+    """Explain an algorithm, problem or topology and its parameters."""
+    from mpibench import catalogue
+
+    click.echo(catalogue.describe(name))
+
+
+@cli.command()
+@click.argument("job", type=click.Path())
+@click.option("--engine", type=click.Choice(["simulation", "mpi"]), help="In place of the file's.")
+@click.option("--clock", type=click.Choice(["emulated", "native"]), help="In place of the file's, with engine mpi.")
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set a value of the file; repeatable.")
+@click.option("--seed", type=int, help="Run this seed only.")
+@click.option("--cell", type=int, help="Run this cell only, counted from 0 as --dry-run lists them.")
+@click.option("--out", default="results", show_default=True, help="Folder of the result files.")
+@click.option("--resume", is_flag=True, help="Skip runs that have a complete file.")
+@click.option("--force", is_flag=True, help="Run again what has a file, beside it.")
+@click.option("--dry-run", is_flag=True, help="Check everything, list the cells and their hashes, run nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: of the plan, or a line for each run.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+def run(job, engine, clock, overrides, seed, cell, out, resume, force, dry_run, as_json, quiet):
+    """Run the cells of the experiment in the TOML file JOB, here or under mpirun."""
+    from mpibench import campaign, experiment
+
+    given = list(overrides)
+    given += [f'experiment.{key}="{value}"' for key, value in (("engine", engine), ("clock", clock)) if value]
+    given += [f"experiment.seeds=[{seed}]"] if seed is not None else []
+    if dry_run:
+        plan = campaign.dry(experiment.load(job, given))
+        click.echo(json.dumps(plan, indent=1) if as_json else campaign.text_of(plan))
+        return 0
+    team = team_for(engine or engine_in(job, overrides))
+    speak = team.rank == 0 and not quiet and not as_json
+    say = click.echo if speak else lambda text: None
+    ours = campaign.Campaign.together(team, experiment.load, job, given, out=out, say=say)
+    ours.check_ranks()
+    campaign.end_on_signals()
+    settings = ours.experiment.settings
+    say(f"{settings.name}: {introduction(settings, team)}, seeds {settings.seeds[0]}..{settings.seeds[-1]}, into {out}")
+    cells = ours.experiment.cells(ours.tune() if ours.experiment.tuning else None)
+    if cell is not None:
+        if not 0 <= cell < len(cells):
+            raise InvalidInput(f"--cell {cell}: there are cells 0 to {len(cells) - 1}")
+        cells = cells[cell : cell + 1]
+    with progress_bar(len(cells) * len(settings.seeds), speak) as advance:
+        done = ours.run(cells, resume, force, advance)
+    if as_json and team.rank == 0:
+        for path, outcome in done:
+            click.echo(json.dumps({"file": str(path), "outcome": outcome}))
+    missed = sum(outcome != "reached" for _, outcome in done)
+    say(f"{len(done)} runs, {missed} without the headline target")
+    return MISSED if missed else 0
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(files, as_json):
+    """Check result files, or all below a folder; one line for each finding."""
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from mpibench.verify import verify_set
+
+    paths = []
+    for file in map(Path, files):
+        if not file.exists():
+            raise InvalidInput(f"there is no file or folder {file}")
+        paths += sorted(file.rglob("*.h5")) if file.is_dir() else [file]
+    if not paths:
+        raise InvalidInput(f"there is no result file (*.h5) in {', '.join(files)}")
+    findings = verify_set(paths)
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            click.echo(str(finding))
+        click.echo(f"{len(paths)} files, {len(findings)} findings")
+    return 1 if findings else 0
+
+
+def engine_in(job, overrides):
+    """The engine that the file asks for; what is wrong with the file is said later, in full."""
+    import tomllib
+
+    for text in reversed(overrides):
+        if text.replace(" ", "").startswith("experiment.engine="):
+            return text.partition("=")[2].strip(" \"'")
+    try:
+        with open(job, "rb") as file:
+            return tomllib.load(file).get("experiment", {}).get("engine", "simulation")
+    except (OSError, tomllib.TOMLDecodeError, AttributeError):
+        return "simulation"
+
+
+def team_for(engine):
+    """All MPI ranks, or this process alone."""
+    from mpibench import campaign
+
+    if engine != "mpi":
+        sizes = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
+        if any(os.environ.get(name, "1") not in ("", "1") for name in sizes):
+            raise InvalidInput("engine simulation is one process: start it without mpirun, or add --engine mpi")
+        return campaign.Alone()
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InvalidInput(f"engine mpi needs mpi4py and an MPI library, say `pip install mpibench[mpich]` ({reason})") from error
+    return MPI.COMM_WORLD
+
+
+def introduction(settings, team):
+    """What runs, in a line."""
+    if settings.engine == "simulation":
+        return "virtual time"
+    from mpi4py import MPI
+
+    library = MPI.Get_library_version().strip("\0\n ").splitlines()[0].strip()
+    return f"{settings.clock} clock, {team.size} ranks, {library}"
+
+
+@contextlib.contextmanager
+def progress_bar(total, wanted):
+    """A bar on a terminal, nothing elsewhere; gives the function that advances it."""
+    if not (wanted and sys.stdout.isatty()):
+        yield None
+        return
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    with Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("runs", total=total)
+        yield lambda: bar.advance(task)
+
+
+def main():
+    """Run a command and leave with its exit code, the same on all ranks; MPI is finalised before."""
+    try:
+        code = cli.main(standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except click.Abort:
+        code = 130
+    except (InvalidInput, DiskFull) as error:
+        code = 1 if isinstance(error, DiskFull) else 2
+        complain(f"mpibench: {error}")
+    except RuntimeError as error:
+        if type(error).__name__ != "Deadlock":
+            raise
+        code = 124
+        complain(f"mpibench: {error}")
+    sys.stdout.flush()
+    if (mpi := sys.modules.get("mpi4py.MPI")) is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.Finalize()
+    sys.exit(code)
+
+
+def complain(text):
+    """Print an error that all ranks have, once."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is None or not mpi.Is_initialized() or mpi.COMM_WORLD.rank == 0:
+        click.echo(text, err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,322 @@
+"""All runs of an experiment: tuning, order, files. A team of one process or of all MPI ranks works on it together."""
+
+import json
+import math
+import signal
+import statistics
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from mpibench import provenance, record, runner
+from mpibench.errors import DiskFull, InvalidInput
+from mpibench.experiment import Experiment
+from mpibench.seeds import Purpose
+
+
+class Alone:
+    """A team of one process: the part of a communicator's interface that is used here."""
+
+    rank, size = 0, 1
+
+    def bcast(self, value):
+        """The value itself."""
+        return value
+
+    def allgather(self, value):
+        """The list of the one value."""
+        return [value]
+
+
+def on_root(team, function, *arguments):
+    """Call on rank 0 and give every rank the value, or the same error of the user's."""
+    outcome = None, None
+    if team.rank == 0:
+        try:
+            outcome = function(*arguments), None
+        except (InvalidInput, DiskFull) as error:
+            outcome = None, error
+    value, error = team.bcast(outcome)
+    if error is not None:
+        raise error
+    return value
+
+
+def agree(team, what, value):
+    """Refuse ranks that do not hold the same value as rank 0."""
+    values = team.allgather(value)
+    different = [rank for rank, other in enumerate(values) if other != values[0]]
+    if different:
+        ranks = ", ".join(map(str, different))
+        raise InvalidInput(f"ranks disagree about {what}: rank 0 and rank {ranks} differ; start all ranks alike")
+
+
+class Campaign:
+    """The runs of an experiment on a team; `say(text)` prints a line of progress on rank 0."""
+
+    def __init__(self, team, experiment, out="results", say=print):
+        self.team, self.experiment, self.out, self.say = team, experiment, Path(out), say
+        self.tuned = {}  # label -> what /config/tuning says
+        self.agreement = {}
+
+    @classmethod
+    def together(cls, team, read, *arguments, **settings):
+        """A campaign on the experiment that rank 0 reads with `read(*arguments)`."""
+        agree(team, "the command line", [str(argument) for argument in arguments])
+        agree(team, "the code of mpibench", provenance.source_hash())
+        agree(team, "the versions of packages", provenance.packages_hash())
+        resolved = on_root(team, lambda: read(*arguments).resolved)
+        return cls(team, Experiment.from_resolved(resolved), **settings)
+
+    def check_ranks(self):
+        """Refuse a team that is too small."""
+        cells = self.experiment.cells() if self.experiment.tuning is None else self.experiment.trials()
+        if not cells:
+            cells = self.experiment.cells()
+        needed = max(cell.ranks for cell in cells)
+        if self.experiment.settings.engine == "mpi" and self.team.size < needed:
+            raise InvalidInput(
+                f"the experiment needs {needed} ranks for {self.experiment.settings.workers} workers, and there "
+                f"{'is' if self.team.size == 1 else 'are'} {self.team.size}; start it with `mpirun -n {needed}`"
+            )
+
+    def tune(self):
+        """Choose a point of each grid on the tuning seeds. Returns label -> chosen cell.
+
+        The best has the least median time to the headline target, then the best median of the last value.
+        """
+        trials = self.experiment.trials()
+        if not trials:
+            return {}
+        runs = [(number, seed) for number, cell in enumerate(trials) for seed in cell.seeds]
+        self.say(f"tuning: {len(trials)} trials on {len(trials[0].seeds)} other seeds, in {trials[0].clock} time")
+        began = time.process_time()
+        if trials[0].engine == "simulation":
+            mine = {run: self.trial(trials[run[0]], run[1]) for run in runs[self.team.rank :: self.team.size]}
+            found = {run: value for part in self.team.allgather(mine) for run, value in part.items()}
+        else:
+            found = {run: self.team.bcast(self.trial(trials[run[0]], run[1])) for run in runs}
+        seconds = sum(self.team.allgather(time.process_time() - began))
+        chosen = {}
+        for label in dict.fromkeys(cell.label for cell in trials):
+            rows = []
+            for number, cell in enumerate(trials):
+                if cell.label == label:
+                    times, last = zip(*(found[number, seed] for seed in cell.seeds), strict=True)
+                    rows.append({"parameters": cell.parameters, "seconds": times, "last": last, "number": number})
+            best = min(rows, key=lambda row: (statistics.median_high(row["seconds"]), statistics.median_high(row["last"])))
+            chosen[label] = trials[best["number"]]
+            self.tuned[label] = {
+                "seeds": list(trials[0].seeds),
+                "trials": [{key: row[key] for key in ("parameters", "seconds", "last")} for row in rows],
+                "chosen": best["parameters"],
+                "rule": "least median seconds to the headline target, then best median of the last value",
+                "core_seconds": seconds,  # of all methods together
+            }
+            self.say(f"  {label}: {best['parameters']} of {len(rows)} trials")
+        return chosen
+
+    def trial(self, cell, seed):
+        """(seconds to the headline target, the last value as a cost) of a trial."""
+        result = self.run_engine(cell, seed, None)
+        if result is None:
+            return None
+        last = float(result.trace[cell.targets.metric][-1])
+        cost = last if result.metrics[cell.targets.metric] == "lower" else -last
+        return result.time_to(cell.targets.metric, cell.targets.headline), math.inf if math.isnan(cost) else cost
+
+    def run_engine(self, cell, seed, show):
+        """The Result, on rank 0."""
+        if cell.engine == "simulation":
+            return runner.simulate(cell, seed, show)
+        return runner.emulate(self.team, cell, seed)
+
+    def plan(self, cells):
+        """(cell, seed) in the order of the runs: A B C, C B A, ..., so that drift of the machine meets all alike."""
+        seeds = self.experiment.settings.seeds
+        return [(cell, seed) for turn, seed in enumerate(seeds) for cell in (cells[::-1] if turn % 2 else cells)]
+
+    def present(self, cell, seed):
+        """The complete files of this cell and seed."""
+        place = record.place(self.out, cell.name, cell.label, cell.hash, seed, "*")
+        return sorted(place.parent.glob(place.name))
+
+    def run(self, cells, resume=False, force=False, progress=None):
+        """Run all. `resume` skips what has a file, `force` runs it beside. Returns [(path, outcome)] on rank 0."""
+        plan = self.plan(cells)
+        have = on_root(self.team, lambda: [bool(self.present(cell, seed)) for cell, seed in plan])
+        if any(have) and not (resume or force):
+            raise InvalidInput(
+                f"{sum(have)} of {len(plan)} runs have a result in {self.out}; add --resume to keep them and run the "
+                "rest, --force to run them again beside the old ones, or --out for another folder"
+            )
+        self.ranks = self.team.allgather(provenance.rank(self.team.rank))
+        done = []
+        for (cell, seed), there in zip(plan, have, strict=True):
+            if there and resume:
+                self.say(f"{cell.label} seed {seed}: has a result")
+            else:
+                done.append(self.one(cell, seed))
+            if progress is not None:
+                progress()
+        return done
+
+    def one(self, cell, seed):
+        """One run and its file."""
+        files = []
+        on_root(self.team, lambda: files.append(self.open(cell, seed)))
+        with files[0] if files else nothing():
+            show = None
+            if files and cell.engine == "simulation":
+                show = lambda snapshot: files[0].append("trace", row_of(snapshot))  # noqa: E731
+            try:
+                result = self.run_engine(cell, seed, show)
+            except SystemExit:  # a signal: the run is cut off
+                if files:
+                    files[0].put("/", attrs={"outcome": "walltime"})
+                raise
+            outcome = on_root(self.team, lambda: finish(files[0], cell, result))
+        if self.team.rank == 0:
+            seconds = result.time_to(cell.targets.metric, cell.targets.headline)
+            reached = f"{cell.targets.metric} {cell.targets.headline:g} after {seconds:.6g} s"
+            shown = reached if outcome == "reached" else f"censored ({outcome}) at {result.attrs['seconds']:.6g} s"
+            self.say(f"{cell.label} seed {seed}: {shown}; {files[0].path}")
+            return files[0].path, outcome
+        return None, outcome
+
+    def open(self, cell, seed):
+        """The file of a run, with all that is known before it."""
+        raw = self.experiment.resolved
+        run = record.run_id()
+        attrs = {
+            "run_id": run,
+            "experiment": cell.name,
+            "algorithm": cell.label,
+            "parameters": cell.parameters,
+            "engine": cell.engine,
+            "clock": cell.clock,
+            "workers": cell.workers,
+            "ranks": cell.ranks,
+            "seed": seed,
+            "cell": cell.hash[:16],
+            "final_model": "the server's" if cell.algorithm.worker_number(0) == 0 else "rank 0's",
+            "stop_stale": getattr(cell.algorithm, "stop_stale", None),
+            "budget_seconds": cell.stop.seconds or math.inf,
+        }
+        config = {
+            "resolved": cell.resolved,
+            "raw": raw["raw"],
+            "overrides": raw["overrides"],
+            "seeds": {purpose.name.lower(): [seed, purpose.value] for purpose in Purpose},
+            "tuning": self.tuned.get(cell.label, {}),
+            "hash": cell.hash,
+        }
+        facts = {
+            "code": provenance.code(),
+            "packages": provenance.packages(),
+            "env": provenance.environment(),
+            "scheduler": provenance.scheduler(),
+            "agreement": {"code": provenance.source_hash(), "packages": provenance.packages_hash()},
+            "ranks": self.ranks[: cell.ranks],
+        }
+        if cell.engine == "mpi":
+            facts["mpi"] = mpi_facts()
+        return record.RunFile(record.place(self.out, cell.name, cell.label, cell.hash, seed, run), attrs, config, facts)
+
+
+@contextmanager
+def nothing():
+    """The place of a file on ranks that write none."""
+    yield
+
+
+def row_of(snapshot):
+    """A snapshot as columns of /trace."""
+    gradients, messages, size = snapshot.counters
+    counters = {"gradients": [round(gradients)], "messages": [messages], "bytes": [size]}
+    settled = {"discarded": [snapshot.settled[1]]}
+    point = {"time": [snapshot.seconds], "iteration": [snapshot.iteration], "updates": [snapshot.updates]}
+    return point | settled | counters | {name: [float(value)] for name, value in snapshot.metrics.items()}
+
+
+def finish(file, cell, result):
+    """Write what a run has left and give the file its final name. Returns the outcome."""
+    if cell.engine == "mpi":  # a simulation has appended its trace as it went
+        file.append("trace", result.trace)
+    for name, better in result.metrics.items():
+        file.put(f"trace/{name}", attrs={"direction": better})
+    file.put("updates", result.updates)
+    file.put("updates/staleness_histogram", attrs={"open": int(len(result.updates["staleness_histogram"]) > 1 << 16)})
+    file.put("ranks", result.ranks)
+    columns = dict(zip(("source", "destination", "messages", "bytes"), result.edges.T, strict=True))
+    file.put("bytes/serialised", {"edges": result.edges[:, 3]})
+    file.put("bytes/edges", columns)
+    file.put("provenance", {"data": result.data})
+    if result.clock:
+        attrs = {"start_spread_seconds": result.clock.pop("start_spread_seconds")}
+        file.put("clock", result.clock, attrs)
+    if result.fidelity:
+        file.put("fidelity", attrs=result.fidelity)
+    file.finish(**result.attrs)
+    return result.attrs["outcome"]
+
+
+def mpi_facts():
+    """What MPI says of itself."""
+    import mpi4py
+    from mpi4py import MPI
+
+    levels = {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled", MPI.THREAD_SERIALIZED: "serialized"}
+    return {
+        "library": MPI.Get_library_version().strip("\0\n "),
+        "standard": ".".join(map(str, MPI.Get_version())),
+        "vendor": list(map(str, MPI.get_vendor())),
+        "threads": levels.get(MPI.Query_thread(), "multiple"),
+        "mpi4py": mpi4py.__version__,
+        "build": {key: str(value) for key, value in mpi4py.get_config().items()},
+        "device_buffers": "staged through host memory",
+    }
+
+
+def end_on_signals():
+    """SIGTERM and SIGUSR1 end the run as an exception does, so that its file says so."""
+
+    def end(number, frame):
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, end)
+
+
+def dry(experiment):
+    """What would run: plain data for --dry-run."""
+    cells = experiment.cells()
+    settings = experiment.settings
+    runs = len(settings.seeds) * (len(cells) if experiment.tuning is None else len(experiment.methods))
+    ranks = max(cell.ranks for cell in cells)
+    seconds = settings.stop.seconds
+    rows = [{"algorithm": c.label, "parameters": c.parameters, "ranks": c.ranks, "hash": c.hash[:16]} for c in cells]
+    return {
+        "experiment": settings.name,
+        "engine": settings.engine,
+        "clock": cells[0].clock,
+        "ranks": ranks if settings.engine == "mpi" else 1,
+        "cells": rows,
+        "runs": runs,
+        "trials": len(experiment.trials()) * len(experiment.tuning.seeds) if experiment.tuning else 0,
+        "core_hours_at_real_pace": runs * ranks * seconds / 3600 if seconds and settings.engine == "mpi" else None,
+    }
+
+
+def text_of(plan):
+    """A dry plan for people."""
+    lines = [f"{plan['experiment']}: engine {plan['engine']}, {plan['clock']} clock, {plan['ranks']} ranks"]
+    for row in plan["cells"]:
+        lines.append(f"  {row['hash']}  {row['algorithm']}  {json.dumps(row['parameters'])}")
+    tail = f"{len(plan['cells'])} cells, {plan['runs']} runs"
+    if plan["trials"]:
+        tail += f" after {plan['trials']} of tuning, which chooses one cell of each algorithm"
+    if plan["core_hours_at_real_pace"]:
+        tail += f", {plan['core_hours_at_real_pace']:.3g} core-hours where modelled time passes like real time"
+    return "\n".join([*lines, tail])
