@@ -13,7 +13,7 @@ def provenance(race):
     if failed:
         yield f"Failed, in no number here: {'; '.join(_failure(method, run) for method, run in failed)}."
     if race.superseded:
-        runs = "; ".join(f"{run.algorithm} seed {run.seed} run {run.run_id}" for run in race.superseded)
+        runs = "; ".join(f"{run.name} seed {run.seed} run {run.run_id}" for run in race.superseded)
         yield f"Superseded by a newer run of the same cell and seed, in no number here: {runs}."
 
 

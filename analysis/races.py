@@ -101,7 +101,7 @@ def _setting(run):
 def _race(runs, superseded, setting):
     named = defaultdict(lambda: defaultdict(list))  # name, cell: runs
     for run in sorted(runs, key=lambda run: run.seed):
-        named[run.resolved.get("algorithm", {}).get("label", run.algorithm)][run.cell].append(run)
+        named[run.name][run.cell].append(run)
     methods = []
     for name, unordered in sorted(named.items()):
         cells = dict(sorted(unordered.items(), key=lambda item: _order(flat(item[1][0].parameters))))

@@ -42,13 +42,15 @@ class Run:
 
     `trace` has one row a snapshot: seconds on the run's clock, cumulative counters over all ranks, and metrics;
     `better` says of each metric whether "lower" or "higher" is better. `seconds` is the length of the run and
-    `budget_seconds` what it was allowed (inf: no limit), both on its clock.
+    `budget_seconds` what it was allowed (inf: no limit), both on its clock. `outcome` is "reached" for a run that met
+    its headline target, however it ended.
     """
 
     path: Path
     digest: str  # SHA-256 of the file
     run_id: str
     experiment: str
+    name: str  # what the experiment calls the algorithm
     algorithm: str
     parameters: dict
     engine: str
@@ -128,6 +130,8 @@ def _run(path, digest, file):
     parameters = _json(path, "parameters", _required(path, root, "parameters"))
     resolved = _json(path, "config/resolved", _text(path, file, "config/resolved"))
     tuning = _json(path, "config/tuning", _text(path, file, "config/tuning")) if "config/tuning" in file else {}
+    called = {"name": fields["algorithm"]} | resolved.get("algorithm", {})
+    fields |= {"algorithm": called["name"], "name": called.get("label", called["name"])}
     trace, better = _trace(path, file, complete)
     return Run(
         path=path,

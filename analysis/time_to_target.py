@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-STOPPED = "stopped"  # reason of a miss: the run ended at its own goal before this target
+ENDED = "ended"  # reason of a miss: the run met its headline and ended as planned before it met this target
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class TimeToTarget:
 
     seconds: float
     censored: bool
-    reason: str  # "reached", "budget", "diverged", "walltime", "fault", "watchdog", "stopped"
+    reason: str  # "reached", "budget", "diverged", "walltime", "fault", "watchdog", "ended"
     gradients: float = math.inf
     bytes: float = math.inf
     granularity_seconds: float = math.nan
@@ -63,4 +63,6 @@ def _miss(run):
     stop = run.resolved.get("experiment", {}).get("stop", {})
     if run.outcome == "budget" and math.isfinite(run.budget_seconds) and not stop.keys() & {"updates", "gradients"}:
         return TimeToTarget(run.budget_seconds, True, "budget")
-    return TimeToTarget(run.seconds, True, STOPPED if run.outcome == "reached" else run.outcome)
+    if run.outcome == "reached":
+        return TimeToTarget(run.seconds, True, "budget" if run.seconds >= run.budget_seconds else ENDED)
+    return TimeToTarget(run.seconds, True, run.outcome)

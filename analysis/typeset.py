@@ -187,7 +187,10 @@ def _tuning(race):
         tuning = method.runs[0].tuning
         trials = tuning.get("trials") or 0
         trials = trials if isinstance(trials, int) else len(trials)
-        how = f"chosen on seeds {', '.join(map(str, tuning['seeds']))}" if trials else "as given"
+        how = "as given"
+        if trials:
+            seeds = ", ".join(map(str, tuning["seeds"]))
+            how = f"chosen on seeds {seeds} in {number(tuning['core_seconds'])} core-seconds for all"
         chosen[how].append(f"{method.label} ({trials} trials)" if trials else method.label)
     return "Parameters " + "; ".join(f"{how}: {', '.join(of_methods)}" for how, of_methods in chosen.items()) + "."
 

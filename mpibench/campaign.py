@@ -58,7 +58,7 @@ class Campaign:
     def __init__(self, team, experiment, out="results", say=print):
         self.team, self.experiment, self.out, self.say = team, experiment, Path(out), say
         self.tuned = {}  # label -> what /config/tuning says
-        self.agreement = {}
+        self.slower = 1.0  # than reckoned, the pace that emulations have needed here so far
 
     @classmethod
     def together(cls, team, read, *arguments, **settings):
@@ -130,7 +130,8 @@ class Campaign:
         """The Result, on rank 0."""
         if cell.engine == "simulation":
             return runner.simulate(cell, seed, show)
-        return runner.emulate(self.team, cell, seed)
+        result, self.slower = runner.emulate(self.team, cell, seed, self.slower)
+        return result
 
     def plan(self, cells):
         """(cell, seed) in the order of the runs: A B C, C B A, ..., so that drift of the machine meets all alike."""

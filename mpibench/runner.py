@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy
 
 from mpibench.node import COMPUTED, SECOND, STOPPED, Cluster
+from mpibench.provenance import clock_resolution
 from mpibench.seeds import Purpose, generator
 from mpibench.watch import Watch
 
-WALL_OF_A_LINK = 1e-3  # wall seconds that an emulated message should have at least to travel
+WALL_OF_A_LINK = 1e-3  # wall seconds that an emulated message should have at least to travel; twice where cores are shared
 WALL_OF_A_MESSAGE = 8e-5  # wall seconds that a rank needs to send or to receive one
 LOAD = 0.5  # share of the cores that an emulation may keep busy
 ATTEMPTS = 4  # at an emulation without order violations, each at half the pace of the last
@@ -169,19 +170,25 @@ def model_bytes(point):
 # Under MPI: all ranks of `comm` call these together.
 
 
-def emulate(comm, cell, seed):
-    """The Result of this cell and seed over MPI (None on other ranks than 0), emulated or native."""
+def emulate(comm, cell, seed, slower=1.0):
+    """This cell and seed over MPI, emulated or native: (Result on rank 0, how much slower than reckoned it had to be).
+
+    An emulation with an order violation is given up and run again at half the pace.
+    """
     problem = cell.problem.prepare(cell.workers, seed)
     gradient_seconds = comm.bcast(rehearse(comm, cell, problem))
-    pace = pace_of(comm, cell, problem, gradient_seconds) if cell.clock == "emulated" else {}
+    if cell.clock == "native":
+        return once(comm, cell, seed, problem)[0], slower
+    pace = pace_of(comm, cell, problem, gradient_seconds)
     for attempt in range(1, ATTEMPTS + 1):
-        result, violations = once(comm, cell, seed, problem, pace)
-        if cell.clock == "native" or violations == 0 or attempt == ATTEMPTS:
+        scaled = pace | {"time_scale": pace["time_scale"] * slower, "strict": attempt < ATTEMPTS}
+        result, violations = once(comm, cell, seed, problem, scaled)
+        if violations == 0 or attempt == ATTEMPTS:
             break
-        pace["time_scale"] *= 2
-    if result is not None and cell.clock == "emulated":
+        slower *= 2
+    if result is not None:
         result.fidelity |= {"attempts": attempt, "good": int(violations == 0)}
-    return result
+    return result, slower
 
 
 def rehearse(comm, cell, problem):
@@ -216,28 +223,37 @@ def pace_of(comm, cell, problem, gradient_seconds):
         float(numpy.sum(work / means)) / (LOAD * cores),  # all ranks together
         float(numpy.sum(1 / means)) * 2 * WALL_OF_A_MESSAGE / LOAD,  # the server alone
         2 * (gradient_seconds + WALL_OF_A_MESSAGE) * min(crowd, 2.0) / (shortest + link),
-        WALL_OF_A_LINK / link if link else 4 * WALL_OF_A_LINK / shortest,
+        WALL_OF_A_LINK * min(crowd, 2.0) / link if link else 4 * WALL_OF_A_LINK / shortest,
     ]
     scale = max(scales)
     margin = 0.0 if link else WALL_OF_A_LINK
     return {"time_scale": scale, "margin_seconds": margin, "pause_seconds": min(1e-3, max(1e-4, link * scale / 3))}
 
 
-def once(comm, cell, seed, problem, pace):
+def once(comm, cell, seed, problem, pace=None):
     """One attempt. Returns (Result on rank 0, order violations)."""
+    from mpibench.engines import clocks
     from mpibench.engines.mpi import MPIEngine
 
-    engine, watches = MPIEngine(comm, cell.clock, **pace), {}
+    offset, round_trip = clocks.offset(comm)
+    engine, watches = MPIEngine(comm, cell.clock, offset=offset, **(pace or {})), {}
     with numpy.errstate(over="ignore", invalid="ignore"):
         ended_by = engine.run(cluster_of(cell, seed, problem), program_of(cell, problem, watches))
     ended_by = comm.bcast(ended_by)
+    violations = comm.allreduce(engine.order_violations)
+    if violations and engine.strict:
+        return None, violations
     local = None
+    drift = clocks.offset(comm)[0] - offset
     if engine.node is not None:
         rows = engine.journal.until(engine.limit, comm.rank)
         tally = tally_of(comm.rank, rows, engine.fingerprint(), engine.wire.bytes)
-        local = (tally, rows, numpy.array(engine.lateness), engine.order_violations, engine.overruns)
+        clock = dict(zip(("resolution_seconds", "overhead_seconds"), clock_resolution(), strict=True))
+        clock |= {"start_seconds": engine.started / SECOND, "stop_seconds": engine.stopped / SECOND}
+        clock |= {"offset_seconds": offset / SECOND, "round_trip_seconds": round_trip / SECOND}
+        clock["drift"] = drift / max(1, engine.stopped)
+        local = (tally, rows, numpy.array(engine.lateness), engine.overruns, clock)
     everybody = [entry for entry in comm.gather(local) or [] if entry is not None]
-    violations = comm.bcast(sum(entry[3] for entry in everybody))
     watch = watches.get(0)
     if comm.rank == 0:
         if ended_by is None:
@@ -248,6 +264,8 @@ def once(comm, cell, seed, problem, pace):
         return None, violations
     result = result_of(cell, seed, problem, watch, watch.snapshots, [entry[0] for entry in everybody], engine.end / SECOND)
     result.ranks["bytes_handed_to_mpi"] = numpy.array([entry[0].handed_to_mpi for entry in everybody])
+    result.clock = {name: numpy.array([entry[4][name] for entry in everybody]) for name in everybody[0][4]}
+    result.clock["start_spread_seconds"] = float(numpy.ptp(result.clock["start_seconds"]))
     if cell.clock == "emulated":
         late = numpy.concatenate([entry[2] for entry in everybody] + [[0.0]])
         result.fidelity = {
@@ -255,7 +273,7 @@ def once(comm, cell, seed, problem, pace):
             "lateness_p99_seconds": float(numpy.quantile(late, 0.99)),
             "lateness_max_seconds": float(late.max()),
             "order_violations": violations,
-            "overruns": sum(entry[4] for entry in everybody),
+            "overruns": sum(entry[3] for entry in everybody),
             "time_scale": pace["time_scale"],
             "margin_seconds": pace["margin_seconds"],
         }

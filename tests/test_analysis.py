@@ -155,7 +155,8 @@ def test_a_target_met_at_the_start_takes_no_time(tmp_path):
         ({"outcome": "walltime"}, 2.0, "walltime"),
         ({"outcome": "fault"}, 2.0, "fault"),
         ({"outcome": "watchdog"}, 2.0, "watchdog"),
-        ({"outcome": "reached"}, 2.0, "stopped"),  # at a goal that is easier than this target
+        ({"outcome": "reached"}, 2.0, "ended"),  # it met its headline, which is easier than this target
+        ({"outcome": "reached", "budget_seconds": 2.0}, 2.0, "budget"),
         ({"outcome": "budget", "budget_seconds": INF}, 2.0, "budget"),
         ({"outcome": "budget", "stop": {"seconds": 10.0, "updates": 2}}, 2.0, "budget"),  # known up to here only
     ],
@@ -322,21 +323,24 @@ def test_two_cells_of_an_algorithm_are_two_methods(tmp_path):
 def test_the_experiments_own_names_are_used(tmp_path):
     write(tmp_path, [2.0, 0.1], label="patient", parameters={"stepsize": 0.1})
     write(tmp_path, [2.0, 0.1], label="eager", parameters={"stepsize": 0.3})
-    assert set(the_table(tmp_path).rows["method"]) == {"patient", "eager"}
+    table = the_table(tmp_path)
+    assert set(table.rows["method"]) == {"patient", "eager"} and set(table.rows["algorithm"]) == {"ringmaster"}
 
 
 def test_clocks_and_settings_never_share_a_table(tmp_path):
     write(tmp_path, [2.0, 0.1])
     write(tmp_path, [2.0, 0.1], problem={"name": "quadratic", "noise": 0.5})
     write(tmp_path, [2.0, 0.1], engine="mpi", clock="native")
+    write(tmp_path, [2.0, 0.1], engine="mpi", clock="emulated", fidelity={"good": 1})
     made = [tables.tabulate(race) for race in races.load([tmp_path])]
     assert [table.race.title for table in made] == [
+        "race, 8 workers, MPI, emulated clock",
         "race, 8 workers, MPI, native clock",
         "race, 8 workers, simulation, virtual clock, problem.noise = 0.01",
         "race, 8 workers, simulation, virtual clock, problem.noise = 0.5",
     ]
     text = typeset.markdown(made, "command")
-    assert text.count("virtual seconds") == 2 and text.count("native seconds") == 1
+    assert text.count("virtual seconds") == 2 and text.count("native seconds") == text.count("emulated seconds") == 1
 
 
 def test_emulated_runs_say_how_they_kept_pace(tmp_path):
@@ -370,7 +374,8 @@ def test_a_table_of_three_methods_fits_a_terminal(tmp_path):
     assert "no difference shown" in text
     head, rule, *body = [line for line in text.splitlines() if line.startswith("|")][:11]
     assert len(body) == 9 and {len(line) for line in (head, rule, *body)} == {len(head)}, "aligned"
-    assert "chosen on seeds 100, 101: async_sgd (9 trials), minibatch_sgd (9 trials), ringmaster (9" in text
+    assert "async_sgd (9 trials), minibatch_sgd (9 trials), ringmaster (9" in text
+    assert "Parameters chosen on seeds 100, 101 in 1 core-seconds for all" in text
     assert "stepsize = 0.1, threshold = 16, stop_stale = false" in text
     for path in find([tmp_path]):
         assert hashlib.sha256(path.read_bytes()).hexdigest()[:12] in text
@@ -467,12 +472,11 @@ def runs_of(folder):
 def test_the_median_curve_by_hand(tmp_path):
     write(tmp_path, [4.0, 2.0, 1.0], [0.0, 2.0, 4.0], seed=0)
     write(tmp_path, [4.0, 3.0, 0.5], [0.0, 1.0, 3.0], seed=1)
-    write(tmp_path, [4.0, math.nan], [0.0, 1.0], seed=2, outcome="diverged")
+    write(tmp_path, [4.0, math.nan, 0.9], [0.0, 0.5, 1.0], seed=2, outcome="diverged")
     curve = median_curve(runs_of(tmp_path), "loss")
-    assert list(curve["time"]) == [0.0, 1.0, 2.0, 3.0, 4.0]
-    assert list(curve["median"]) == [4.0, 4.0, 3.0, 2.0, 1.0], (
-        "between snapshots the last value holds, nan is the worst"
-    )
+    assert list(curve["time"]) == [0.0, 0.5, 1.0, 2.0, 3.0, 4.0]
+    # between snapshots the last value holds; not a number, and what follows a divergence, is the worst
+    assert list(curve["median"]) == [4.0, 4.0, 3.0, 3.0, 2.0, 1.0]
     assert curve["low"].isna().all() and curve["high"].isna().all()
 
 

@@ -133,12 +133,13 @@ class MPIEngine(Agenda):
     """Runs a program on the first ranks of a communicator; the others sit out. All ranks of `comm` call `run`.
 
     `clock` is "emulated" or "native"; `time_scale` wall seconds per modelled second (emulated); `margin_seconds` what a
-    delivery waits beyond its instant, for links that take no time; `pause_seconds` the longest time between two polls. After `run`: `node` (None on ranks that sit out),
+    delivery waits beyond its instant, for links that take no time; `pause_seconds` the longest time between two polls;
+    `offset` of this rank's clock to rank 0's in ns; `strict`: give up at the first order violation. After `run`: `node` (None on ranks that sit out),
     `time` of the end, `journal`, `lateness` (seconds, a value per delivery), `order_violations`, `overruns`.
     """
 
     def __init__(self, comm, clock="emulated", time_scale=1.0, margin_seconds=0.0, pause_seconds=1e-3, stall_seconds=300.0,
-                 offset=0):  # fmt: skip
+                 offset=0, strict=False):  # fmt: skip
         super().__init__()
         self.world = comm
         self.clock = clock
@@ -147,6 +148,7 @@ class MPIEngine(Agenda):
         self.longest_pause = round(pause_seconds * SECOND)
         self.stall_seconds = stall_seconds
         self.offset = offset  # of this rank's wall clock to rank 0's, in ns
+        self.strict = strict
         self.stopping = False
         self.limit = (NEVER, NEVER)  # (time, rank) of the last event that counts
         self.lateness = array("d")
@@ -180,7 +182,9 @@ class MPIEngine(Agenda):
             watchdog.start()
             try:
                 self.begin_together()
+                self.started = max(0, time.perf_counter_ns() - self.origin)  # emulated: the start is modelled
                 self.loop(Task(node, program(node)))
+                self.stopped = time.perf_counter_ns() - self.origin
                 self.drain()
             finally:
                 watchdog.over.set()
@@ -222,10 +226,14 @@ class MPIEngine(Agenda):
                 return
             else:
                 pause = self.rest(pause, wall)
-        self.limit = min(self.limit, (self.time, rank))
+        self.tell((self.time, rank))
+
+    def tell(self, limit):
+        """The last event that counts is this one, for all ranks."""
+        self.limit = min(self.limit, limit)
         for other in range(self.comm.size):
-            if other != rank:
-                self.wire.send(0, other, -1, 0, (self.time, rank))
+            if other != self.node.rank:
+                self.wire.send(0, other, -1, 0, limit)
 
     def due(self, event):
         """When this event may happen, on the wall."""
@@ -238,12 +246,14 @@ class MPIEngine(Agenda):
             return
         self.heartbeat = time.perf_counter_ns()
         if self.clock == "native":
-            self.time = max(self.time, wall)
+            self.time = max(self.time, min(wall, self.limit[0]))
         else:
             if kind < self.comm.size:
                 self.lateness.append((wall - self.due((time_, rank, kind))) * self.scale / SECOND)
             if (time_, kind) < self.last and not (time_ == self.last[0] and self.takes_no_time(kind)):
                 self.order_violations += 1
+                if self.strict:
+                    self.tell((-1, rank))
             self.last = max(self.last, (time_, kind))
             self.time = max(self.time, time_)
         node = self.node
