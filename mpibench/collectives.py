@@ -14,8 +14,8 @@ n is the number of ranks and L the modelled bytes of a vector. Numbers besides v
 async def barrier(node, tag):
     """Wait until every rank has come here.
 
-    Messages: n ceil(log2 n) of 0 bytes, in ceil(log2 n) rounds: in round k = 0, 1, ... rank r tells r + 2^k and hears
-    from r - 2^k, modulo n. D. Hensgen, R. Finkel, U. Manber, "Two Algorithms for Barrier Synchronization",
+    Messages: n ceil(log2 n) of 0 bytes, ceil(log2 n) one after another: in round k = 0, 1, ... rank r tells r + 2^k and
+    hears from r - 2^k, modulo n. D. Hensgen, R. Finkel, U. Manber, "Two Algorithms for Barrier Synchronization",
     International Journal of Parallel Programming 17 (1988).
     """
     distance = 1
@@ -30,7 +30,7 @@ async def broadcast(node, tag, x, root=0):
 
     x is anything that can be sent in one piece: a vector, a number, None, or a tuple of them.
 
-    Messages: n - 1 of x, down a binomial tree whose root is `root`: ceil(log2 n) rounds.
+    Messages: n - 1 of x, floor(log2 n) one after another, down a binomial tree whose root is `root`.
     """
     place = (node.rank - root) % node.size
     reach = 1
@@ -48,7 +48,7 @@ async def broadcast(node, tag, x, root=0):
 async def tree_all_reduce(node, tag, x):
     """The sum of x over all ranks, on every rank; x is a vector, or a number.
 
-    Messages: 2 (n - 1) of L bytes, up a binomial tree to rank 0 and down again: 2 ceil(log2 n) rounds.
+    Messages: 2 (n - 1) of L bytes, 2 floor(log2 n) one after another, up a binomial tree to rank 0 and down again.
 
     Order of summation: by halves, ((x_0 + x_1) + (x_2 + x_3)) + ((x_4 + x_5) + (x_6 + x_7)) and so on; where the number
     of ranks is no power of two, the ranks that are missing at the end are left out.
@@ -68,8 +68,8 @@ async def tree_all_reduce(node, tag, x):
 async def ring_all_reduce(node, tag, x):
     """The sum of x over all ranks, on every rank; x is a vector, cut into n pieces of almost equal length.
 
-    Messages: 2 n (n - 1), each to the next rank of the ring, 2 (n - 1) rounds. A rank sends L (n - 1) / n bytes twice, up
-    to the rounding of pieces, of which some are empty where x is shorter than n. P. Patarasuk, X. Yuan, "Bandwidth
+    Messages: 2 n (n - 1), 2 (n - 1) one after another, each to the next rank of the ring. A rank sends L (n - 1) / n bytes
+    twice, up to the rounding of pieces, of which some are empty where x is shorter than n. P. Patarasuk, X. Yuan, "Bandwidth
     Optimal All-reduce Algorithms for Clusters of Workstations", J. Parallel and Distributed Computing 69 (2009).
 
     Order of summation: piece c = 0..n-1 is ((x_c + x_{c+1}) + x_{c+2}) + ... + x_{c-1}, ranks modulo n.

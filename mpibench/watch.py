@@ -124,13 +124,15 @@ class Watch:
             snapshot.counters = self.counters()
         if self.evaluate is not None:
             snapshot.metrics, snapshot.point = self.evaluate(self.point), None
-            self.reached = any(
-                snapshot.metrics[name] <= value if self.better[name] == "lower" else snapshot.metrics[name] >= value
-                for name, value in self.stop.metrics.items()
-            )
+            self.reached = any(self.past(snapshot.metrics[name], name) for name in self.stop.metrics)
             if self.show is not None:
                 self.show(snapshot)
         self.snapshots.append(snapshot)
+
+    def past(self, value, name):
+        """Whether a metric is where it stops the run, or will never come there."""
+        limit = self.stop.metrics[name]
+        return not math.isfinite(value) or (value <= limit if self.better[name] == "lower" else value >= limit)
 
     def close(self, now):
         """The run ends now: keep the last point, unless it has been kept."""

@@ -285,6 +285,7 @@ def test_an_incomplete_file_is_a_failed_run(tmp_path):
         del file["trace"]
         for name in ("outcome", "seconds"):
             del file.attrs[name]
+    write(tmp_path, [2.0, 0.01], seed=7, complete=0, outcome="reached")
     table = the_table(tmp_path)
     assert row(table, "ringmaster").n == 6
     assert any("ringmaster seed 6 (incomplete file)" in note for note in typeset.notes(table))
