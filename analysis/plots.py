@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import ConnectionPatch
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis import statistics
 from analysis.curves import median_curve
@@ -37,7 +37,6 @@ STYLE = {
     "ytick.minor.width": 0.4,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
-    "lines.linewidth": 1.3,
     "lines.solid_capstyle": "round",
     "pdf.fonttype": 42,  # text stays text
     "savefig.dpi": 300,
@@ -51,6 +50,7 @@ TIME = {
 }
 # inches: the axes' width (with what is beside them a usual text width) and height, a method's line below them, the rest
 WIDTH, CURVES, STRIP, TITLE, LEFT, RIGHT, BELOW = 4.2, 2.0, 0.15, 0.25, 0.85, 0.45, 0.5
+LINE = 1.1  # points, a median's width
 SPAN, SPAN_OF_TIME = 10, 20  # an axis is logarithmic where what it is to show spans more than this factor
 
 
@@ -155,8 +155,9 @@ def _draw(race, metric, runs, curves, times):
     targets = race.targets.values if times else ()
     hits = {}
     curves.set_title(race.title)
-    for method, of_method in runs.items():
-        _curve(curves, of_method, medians[method], metric, *looks[method], method.label)
+    for above, (method, of_method) in zip(reversed(range(len(runs))), runs.items(), strict=True):
+        width = LINE + 0.5 * min(above, 3)  # so that a curve that lies under another one can still be seen
+        _curve(curves, of_method, medians[method], metric, *looks[method], width, method.label)
     _vertical(curves, medians.values(), targets, metric, relation)
     lowest = times or curves
     if times:
@@ -174,12 +175,13 @@ def _draw(race, metric, runs, curves, times):
     _horizontal(lowest, medians.values(), hits.values())
 
 
-def _curve(axes, runs, median, metric, colour, dashes, label):
+def _curve(axes, runs, median, metric, colour, dashes, width, label):
     """Every run thin, their median thick, its interval as a band."""
     for run in runs:
         axes.step(run.trace["time"], run.trace[metric], where="post", color=colour, linewidth=0.4, alpha=0.35)
     axes.fill_between(median["time"], median["low"], median["high"], step="post", color=colour, alpha=0.18, linewidth=0)
-    axes.step(median["time"], median["median"], where="post", color=colour, linestyle=dashes, label=label)
+    look = {"color": colour, "linestyle": dashes, "linewidth": width}
+    axes.step(median["time"], median["median"], where="post", label=label, **look)
 
 
 def _targets(axes, targets, relation):
@@ -252,7 +254,11 @@ def _vertical(axes, medians, targets, metric, relation):
         axes.set_yscale("log")
         axes.set_ylim(low / 1.3, high * 1.3)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        if high > SPAN**2 * low:
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:  # a power of ten or two say too little
+            axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+            axes.yaxis.set_minor_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         axes.set_ylabel(f"{_words(metric)} (log scale)")
     else:
         margin = 0.05 * (high - low or 1.0)

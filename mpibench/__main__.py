@@ -150,7 +150,8 @@ def team_for(engine):
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise InvalidInput(f"engine mpi needs mpi4py and an MPI library, say `pip install mpibench[mpich]` ({reason})") from error
+        text = "engine mpi needs mpi4py and an MPI library, say `pip install mpibench[mpich]`"
+        raise InvalidInput(f"{text} ({reason})") from error
     return MPI.COMM_WORLD
 
 

@@ -105,7 +105,7 @@ class Campaign:
                 if cell.label == label:
                     times, last = zip(*(found[number, seed] for seed in cell.seeds), strict=True)
                     rows.append({"parameters": cell.parameters, "seconds": times, "last": last, "number": number})
-            best = min(rows, key=lambda row: (statistics.median_high(row["seconds"]), statistics.median_high(row["last"])))
+            best = min(rows, key=lambda row: [statistics.median_high(row[key]) for key in ("seconds", "last")])
             chosen[label] = trials[best["number"]]
             self.tuned[label] = {
                 "seeds": list(trials[0].seeds),
@@ -312,12 +312,11 @@ def dry(experiment):
 
 def text_of(plan):
     """A dry plan for people."""
-    lines = [f"{plan['experiment']}: engine {plan['engine']}, {plan['clock']} clock, {plan['ranks']} ranks"]
-    for row in plan["cells"]:
-        lines.append(f"  {row['hash']}  {row['algorithm']}  {json.dumps(row['parameters'])}")
+    head = f"{plan['experiment']}: engine {plan['engine']}, {plan['clock']} clock, {plan['ranks']} ranks"
+    cells = [f"  {row['hash']}  {row['algorithm']}  {json.dumps(row['parameters'])}" for row in plan["cells"]]
     tail = f"{len(plan['cells'])} cells, {plan['runs']} runs"
     if plan["trials"]:
         tail += f" after {plan['trials']} of tuning, which chooses one cell of each algorithm"
     if plan["core_hours_at_real_pace"]:
         tail += f", {plan['core_hours_at_real_pace']:.3g} core-hours where modelled time passes like real time"
-    return "\n".join([*lines, tail])
+    return "\n".join([head, *cells, tail])

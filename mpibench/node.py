@@ -389,7 +389,7 @@ class Communicator:
     def drain(self, tag):
         """The messages of this tag that have arrived, without waiting."""
         box = self.mailbox(tag)
-        return [message for message in iter(lambda: box.take(ANY), None)]
+        return list(iter(lambda: box.take(ANY), None))
 
 
 @dataclass(frozen=True)
@@ -529,8 +529,8 @@ class FrozenTensors:
         """Note a tensor that is handed over, or say that it was written since."""
         known = self.versions.get(id(tensor))
         if known is None:
-            forget = weakref.ref(tensor, lambda _, key=id(tensor): self.versions.pop(key, None))
-            self.versions[id(tensor)] = (forget, tensor._version)
+            key = id(tensor)
+            self.versions[key] = weakref.ref(tensor, lambda _: self.versions.pop(key, None)), tensor._version
         elif known[1] != tensor._version:
             raise ValueError("a tensor was written after it had been handed over; make a new one: x = x - γ * g")
 

@@ -13,7 +13,7 @@ from mpibench.provenance import clock_resolution
 from mpibench.seeds import Purpose, generator
 from mpibench.watch import Watch
 
-WALL_OF_A_LINK = 1e-3  # wall seconds that an emulated message should have at least to travel; twice where cores are shared
+WALL_OF_A_LINK = 1e-3  # wall seconds that an emulated message should have at least to travel, doubled on shared cores
 WALL_OF_A_MESSAGE = 8e-5  # wall seconds that a rank needs to send or to receive one
 LOAD = 0.5  # share of the cores that an emulation may keep busy
 ATTEMPTS = 4  # at an emulation without order violations, each at half the pace of the last
@@ -178,11 +178,11 @@ def emulate(comm, cell, seed, slower=1.0):
     problem = cell.problem.prepare(cell.workers, seed)
     gradient_seconds = comm.bcast(rehearse(comm, cell, problem))
     if cell.clock == "native":
-        return once(comm, cell, seed, problem)[0], slower
+        return once(comm, cell, seed, problem, gradient_seconds)[0], slower
     pace = pace_of(comm, cell, problem, gradient_seconds)
     for attempt in range(1, ATTEMPTS + 1):
         scaled = pace | {"time_scale": pace["time_scale"] * slower, "strict": attempt < ATTEMPTS}
-        result, violations = once(comm, cell, seed, problem, scaled)
+        result, violations = once(comm, cell, seed, problem, gradient_seconds, scaled)
         if violations == 0 or attempt == ATTEMPTS:
             break
         slower *= 2
@@ -230,13 +230,15 @@ def pace_of(comm, cell, problem, gradient_seconds):
     return {"time_scale": scale, "margin_seconds": margin, "pause_seconds": min(1e-3, max(1e-4, link * scale / 3))}
 
 
-def once(comm, cell, seed, problem, pace=None):
+def once(comm, cell, seed, problem, gradient_seconds, pace=None):
     """One attempt. Returns (Result on rank 0, order violations)."""
     from mpibench.engines import clocks
     from mpibench.engines.mpi import MPIEngine
 
     offset, round_trip = clocks.offset(comm)
-    engine, watches = MPIEngine(comm, cell.clock, offset=offset, **(pace or {})), {}
+    longest = max(gradient_seconds, float(numpy.max(cell.compute.mean_seconds(cell.workers))) if pace else 0.0)
+    still = max(300.0, 50 * longest * (pace or {}).get("time_scale", 1.0))  # above any planned delay
+    engine, watches = MPIEngine(comm, cell.clock, offset=offset, stall_seconds=still, **(pace or {})), {}
     with numpy.errstate(over="ignore", invalid="ignore"):
         ended_by = engine.run(cluster_of(cell, seed, problem), program_of(cell, problem, watches))
     ended_by = comm.bcast(ended_by)
@@ -262,8 +264,9 @@ def once(comm, cell, seed, problem, pace=None):
     evaluate(comm, problem, watch.snapshots if comm.rank == 0 else [])
     if comm.rank != 0:
         return None, violations
-    result = result_of(cell, seed, problem, watch, watch.snapshots, [entry[0] for entry in everybody], engine.end / SECOND)
-    result.ranks["bytes_handed_to_mpi"] = numpy.array([entry[0].handed_to_mpi for entry in everybody])
+    tallies = [entry[0] for entry in everybody]
+    result = result_of(cell, seed, problem, watch, watch.snapshots, tallies, engine.end / SECOND)
+    result.ranks["bytes_handed_to_mpi"] = numpy.array([tally.handed_to_mpi for tally in tallies])
     result.clock = {name: numpy.array([entry[4][name] for entry in everybody]) for name in everybody[0][4]}
     result.clock["start_spread_seconds"] = float(numpy.ptp(result.clock["start_seconds"]))
     if cell.clock == "emulated":
@@ -283,10 +286,10 @@ def once(comm, cell, seed, problem, pace=None):
 def tally_of(rank, rows, fingerprint, handed_to_mpi):
     """A rank's Tally from the rows of its journal."""
     computed, stopped = rows[:, 1] == COMPUTED, rows[:, 1] == STOPPED
-    sizes = {to: rows[rows[:, 1] == to, 2] for to in numpy.unique(rows[rows[:, 1] >= 0, 1])}
-    edges = [(rank, int(to), len(size), int(size.sum())) for to, size in sizes.items()]
-    busy = rows[computed | stopped, 2].sum() / SECOND
-    return Tally(rows[:, 3].sum(), int(stopped.sum()), busy, fingerprint, edges, handed_to_mpi)
+    sums = {to: rows[rows[:, 1] == to].sum(axis=0) for to in numpy.unique(rows[rows[:, 1] >= 0, 1])}
+    edges = [(rank, int(to), int(total[2]), int(total[3])) for to, total in sums.items()]
+    busy = rows[computed | stopped, 3].sum() / SECOND
+    return Tally(rows[:, 4].sum(), int(rows[stopped, 2].sum()), busy, fingerprint, edges, handed_to_mpi)
 
 
 def read_counters(snapshots, journals, end):
@@ -295,7 +298,7 @@ def read_counters(snapshots, journals, end):
     totals = []
     for rows in journals:
         sent = rows[:, 1] >= 0
-        counts = numpy.stack([rows[:, 3], sent, rows[:, 2] * sent], axis=1)
+        counts = numpy.stack([rows[:, 4], rows[:, 2] * sent, rows[:, 3] * sent], axis=1)
         totals.append((rows[:, 0], numpy.vstack([numpy.zeros(3), numpy.cumsum(counts, axis=0)])))
     for snapshot in snapshots:
         now = round(snapshot.seconds * SECOND)

@@ -29,7 +29,8 @@ def toy_cluster():
     """A function that makes a cluster of `size` ranks.
 
     `seconds` of a gradient: one number, or one a rank; `latency_ns` and `ns_per_byte` of every edge, unless
-    edges = {(source, to): (latency_ns, ns_per_byte)} says otherwise; lost = {(source, to): function() -> bool}.
+    edges = {(source, to): (latency_ns, ns_per_byte)} says otherwise; lost = {(source, to): [False, True, ...]} says of each
+    message that leaves whether it gets lost.
     """
 
     def cluster(
@@ -41,7 +42,7 @@ def toy_cluster():
             size=size,
             durations=lambda rank: lambda cost, now: round(each[rank] * cost * SECOND),
             edge=lambda source, to: Edge(*edges.get((source, to), (latency_ns, ns_per_byte))),
-            lost=lambda source, to: (lost or {}).get((source, to)),
+            lost=lambda source, to: iter(lost[source, to]).__next__ if (source, to) in (lost or {}) else None,
             random=lambda rank: numpy.random.default_rng([seed, rank]),
             newest_only=frozenset(newest_only),
             until=until,

@@ -28,6 +28,7 @@ from mpibench.node import ENDS, SECOND, Agenda, Deadlock, Link, Node, Task
 
 NEVER = 1 << 62
 INLINE_SECONDS = 1e-3  # native: a longer gradient is computed in the helper thread
+JOURNAL_NS = 50_000_000  # native: resolution of the journal
 
 
 def patiently(request):
@@ -41,22 +42,33 @@ def patiently(request):
 class Journal:
     """What a rank has sent and computed, and when, so that its counters can be read at any instant of the run.
 
-    A row is (instant in ns, destination or COMPUTED or STOPPED, bytes or nanoseconds, cost in gradients).
+    A row is (instant in ns, destination or COMPUTED or STOPPED, how many, bytes or nanoseconds, cost in gradients).
+    Rows of one kind within `resolution` ns are one, so that a long native run does not fill the memory.
     """
 
-    def __init__(self):
+    def __init__(self, resolution=0):
+        self.resolution = resolution
         self.rows = array("d")
+        self.last = {}  # kind -> (instant, place) of its last row
 
-    def note(self, *row):
-        """Add a row."""
-        self.rows.extend(row)
+    def note(self, now, kind, amount, cost):
+        """Count a message or a computation."""
+        if self.resolution:
+            began, place = self.last.get(kind, (-self.resolution, 0))
+            if now < began + self.resolution:
+                self.rows[place] += 1
+                self.rows[place + 1] += amount
+                self.rows[place + 2] += cost
+                return
+            self.last[kind] = now, len(self.rows) + 2
+        self.rows.extend((now, kind, 1, amount, cost))
 
     def __len__(self):
-        return len(self.rows) // 4
+        return len(self.rows) // 5
 
     def until(self, limit, rank):
-        """The rows (r, 4) of this rank up to the last event that counts, `limit` = (instant, rank)."""
-        rows = numpy.array(self.rows).reshape(-1, 4)
+        """The rows (r, 5) of this rank up to the last event that counts, `limit` = (instant, rank)."""
+        rows = numpy.array(self.rows).reshape(-1, 5)
         return rows[(rows[:, 0] < limit[0]) | ((rows[:, 0] == limit[0]) & (rank <= limit[1]))]
 
 
@@ -134,12 +146,13 @@ class MPIEngine(Agenda):
 
     `clock` is "emulated" or "native"; `time_scale` wall seconds per modelled second (emulated); `margin_seconds` what a
     delivery waits beyond its instant, for links that take no time; `pause_seconds` the longest time between two polls;
-    `offset` of this rank's clock to rank 0's in ns; `strict`: give up at the first order violation. After `run`: `node` (None on ranks that sit out),
-    `time` of the end, `journal`, `lateness` (seconds, a value per delivery), `order_violations`, `overruns`.
+    `offset` of this rank's clock to rank 0's in ns; `strict`: give up at the first order violation. After `run`: `node`
+    (None on ranks that sit out), `end` (ns), `journal`, `lateness` (seconds, a value per delivery), `order_violations`,
+    `overruns` (computations that took longer than modelled).
     """
 
-    def __init__(self, comm, clock="emulated", time_scale=1.0, margin_seconds=0.0, pause_seconds=1e-3, stall_seconds=300.0,
-                 offset=0, strict=False):  # fmt: skip
+    def __init__(self, comm, clock="emulated", time_scale=1.0, margin_seconds=0.0, pause_seconds=1e-3,
+                 stall_seconds=300.0, offset=0, strict=False):  # fmt: skip
         super().__init__()
         self.world = comm
         self.clock = clock
@@ -165,8 +178,10 @@ class MPIEngine(Agenda):
         return int((time.perf_counter_ns() - self.origin) / self.scale)
 
     def run(self, cluster, program):
-        """Run `program(node)` until the first rank's returns, or until the cluster's last instant. Returns the rank that
-        ended the run, or None if time did."""
+        """Run `program(node)` until the first rank's returns, or until the cluster's last instant.
+
+        Returns the rank that ended the run, or None if time did.
+        """
         patiently(self.world.Ibarrier())
         part = self.world.Split(0 if self.world.rank < cluster.size else MPI.UNDEFINED)
         if part != MPI.COMM_NULL:  # the others sit out
@@ -174,7 +189,7 @@ class MPIEngine(Agenda):
             self.control = part.Dup()
             self.wire = Wire(part)
             node = self.node = Node(self, part.rank, cluster)
-            self.journal = node.journal = Journal()
+            self.journal = node.journal = Journal(JOURNAL_NS if self.clock == "native" else 0)
             if cluster.until is not None:
                 self.limit = (cluster.until, NEVER)
             self.heartbeat = time.perf_counter_ns()
@@ -256,10 +271,10 @@ class MPIEngine(Agenda):
                     self.tell((-1, rank))
             self.last = max(self.last, (time_, kind))
             self.time = max(self.time, time_)
-        node = self.node
-        node.fingerprint = hash((node.fingerprint, time_, kind))
-        self.marks[0].append(time_)
-        self.marks[1].append(node.fingerprint)
+            node = self.node
+            node.fingerprint = hash((node.fingerprint, time_, kind))
+            self.marks[0].append(time_)
+            self.marks[1].append(node.fingerprint)
         event.happen()
 
     def takes_no_time(self, source):
@@ -274,7 +289,7 @@ class MPIEngine(Agenda):
 
     def fingerprint(self):
         """Of this rank's events that count."""
-        times = numpy.array(self.marks[0])
+        times = numpy.array(self.marks[0], numpy.int64)
         counted = (times < self.limit[0]) | ((times == self.limit[0]) & (self.node.rank <= self.limit[1]))
         return self.marks[1][int(counted.nonzero()[0][-1])] if counted.any() else 0
 
@@ -302,8 +317,8 @@ class MPIEngine(Agenda):
                 self.limit = min(self.limit, body)
                 self.stopping = True
             elif not self.stopping or self.clock == "emulated":
-                box = self.node.joined[index].mailbox(tag)
-                self.at(self.wall() if self.clock == "native" else arrival, self.node.rank, source, Arrival(box, source, body))
+                delivery = Arrival(self.node.joined[index].mailbox(tag), source, body)
+                self.at(self.wall() if self.clock == "native" else arrival, self.node.rank, source, delivery)
         while self.finished:
             computation, seconds = self.finished.popleft()
             self.gradient_seconds += (seconds - self.gradient_seconds) / 8

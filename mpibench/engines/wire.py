@@ -21,6 +21,7 @@ from mpi4py import MPI
 HEADER = struct.Struct("<qqii")
 INLINE = 32 * 1024
 MESSAGE, PAYLOAD = 1, 2  # MPI tags
+CODES = {"i": "q", "f": "d", "b": "q", "n": ""}  # int, float, bool and None in a signature and in a struct
 
 
 class Pool:
@@ -44,7 +45,6 @@ class Pool:
 class Layout:
     """Where the parts of a body of this signature lie."""
 
-    codes = {"i": "q", "f": "d", "b": "q", "n": ""}
 
     def __init__(self, signature):
         self.signature = signature
@@ -65,7 +65,7 @@ class Layout:
         """Codes of the numbers, and (dtype, bytes) of the vectors."""
         for item in signature:
             if isinstance(item, str):
-                numbers.append(self.codes[item])
+                numbers.append(CODES[item])
             elif item[0] == "(":
                 self.collect(item[1:], numbers)
             else:
@@ -139,7 +139,7 @@ class Wire:
         self.sending = []  # [MPI requests, what to call when they are complete]
         self.sent = [0] * comm.size  # by destination; the serial number of the next message
         self.received = [0] * comm.size  # by source
-        self.early = [{} for _ in range(comm.size)]  # by source: serial number -> what is not complete, or before its turn
+        self.early = [{} for _ in range(comm.size)]  # by source: serial -> what is not complete, or before its turn
         self.bytes = 0  # handed to MPI
 
     def send(self, index, to, tag, arrival, body, finished=None):
@@ -152,7 +152,7 @@ class Wire:
         buffer = self.pool.take(layout.size)
         layout.head.pack_into(buffer, 0, arrival, self.sent[to], tag, len(layout.text), layout.text)
         layout.numbers.pack_into(buffer, layout.head.size, *numbers)
-        for place, vector in zip(layout.places, vectors):
+        for place, vector in zip(layout.places, vectors, strict=False):
             buffer[place] = vector.reshape(-1).view(numpy.uint8)
         comm = self.comms[index]
         requests = [comm.Isend([buffer, layout.size, MPI.BYTE], to, MESSAGE)]
