@@ -112,9 +112,12 @@ class Campaign:
                 "trials": [{key: row[key] for key in ("parameters", "seconds", "last")} for row in rows],
                 "chosen": best["parameters"],
                 "rule": "least median seconds to the headline target, then best median of the last value",
+                "at_the_edge": at_the_edge(best["parameters"], [row["parameters"] for row in rows]),
                 "core_seconds": seconds,  # of all methods together
             }
-            self.say(f"  {label}: {best['parameters']} of {len(rows)} trials")
+            edge = self.tuned[label]["at_the_edge"]
+            warning = f"; {', '.join(edge)} at the edge of its grid: widen it" if edge else ""
+            self.say(f"  {label}: {best['parameters']} of {len(rows)} trials{warning}")
         return chosen
 
     def trial(self, cell, seed):
@@ -224,6 +227,16 @@ class Campaign:
         if cell.engine == "mpi":
             facts["mpi"] = mpi_facts()
         return record.RunFile(record.place(self.out, cell.name, cell.label, cell.hash, seed, run), attrs, config, facts)
+
+
+def at_the_edge(chosen, tried):
+    """The numbers that are the least or the greatest of three or more tried: the optimum may lie beyond."""
+    found = []
+    for name, value in chosen.items():
+        values = {parameters[name] for parameters in tried}
+        if len(values) > 2 and not isinstance(value, (str, bool)) and value in (min(values), max(values)):
+            found.append(name)
+    return found
 
 
 @contextmanager

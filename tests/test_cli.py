@@ -470,7 +470,6 @@ def test_a_bad_flag_is_refused_in_one_sentence(command, job, tmp_path):
     command("run", "job.toml", "--seed", "100").refused("seed 100 of [experiment]")  # one of those for tuning
     command("run", "job.toml", "--cell", "3").refused("--cell 3")
     command("run", "job.toml", "--cell", "-1").refused("--cell -1")
-    command("run", "job.toml", "--engine", "mpi", "--set", "heterogeneity.compute.unit_seconds=0").refused("unit_seconds = 0")
     command("run", "job.toml", "--out", "file").refused("file/demo", "--out")
     assert left(tmp_path) == before
 

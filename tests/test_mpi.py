@@ -138,7 +138,7 @@ def alike(sent, received):
         return (
             type(received) is (numpy.ndarray if sent.shape else sent.dtype.type)
             and (sent.dtype, sent.shape, sent.tobytes()) == (received.dtype, received.shape, received.tobytes())
-            and not (received.shape and received.flags.writeable)
+            and not (received.shape and received.flags.writeable and not sent.dtype.names)  # structured ones are pickled
         )
     if hasattr(sent, "untyped_storage"):
         import torch
