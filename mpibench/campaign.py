@@ -263,9 +263,11 @@ def finish(file, cell, result):
     file.put("updates", result.updates)
     file.put("updates/staleness_histogram", attrs={"open": int(len(result.updates["staleness_histogram"]) > 1 << 16)})
     file.put("ranks", result.ranks)
-    columns = dict(zip(("source", "destination", "messages", "bytes"), result.edges.T, strict=True))
-    file.put("bytes/serialised", {"edges": result.edges[:, 3]})
-    file.put("bytes/edges", columns)
+    file.put("bytes/edges", dict(zip(("source", "destination", "messages", "bytes"), result.edges.T, strict=True)))
+    if cell.algorithm.worker_number(0) == 0:
+        down = result.edges[:, 0] == 0
+        ways = {"up": int(result.edges[~down, 3].sum()), "down": int(result.edges[down, 3].sum())}
+        file.put("bytes/serialised", ways)
     file.put("provenance", {"data": result.data})
     if result.clock:
         attrs = {"start_spread_seconds": result.clock.pop("start_spread_seconds")}

@@ -171,9 +171,11 @@ def model_bytes(point):
 
 
 def emulate(comm, cell, seed, slower=1.0):
-    """This cell and seed over MPI, emulated or native: (Result on rank 0, how much slower than reckoned it had to be).
+    """This cell and seed over MPI, emulated or native: (Result on rank 0, how much slower than reckoned the next run
+    should begin).
 
-    An emulation with an order violation is given up and run again at half the pace.
+    An emulation with an order violation is given up and run again at half the pace. One that succeeds at once lets the
+    next begin at twice its own, up to the reckoned one: a machine is not busy for ever.
     """
     problem = cell.problem.prepare(cell.workers, seed)
     gradient_seconds = comm.bcast(rehearse(comm, cell, problem))
@@ -186,6 +188,8 @@ def emulate(comm, cell, seed, slower=1.0):
         if violations == 0 or attempt == ATTEMPTS:
             break
         slower *= 2
+    if attempt == 1:
+        slower = max(1.0, slower / 2)
     if result is not None:
         result.fidelity |= {"attempts": attempt, "good": int(violations == 0)}
     return result, slower
@@ -226,7 +230,7 @@ def pace_of(comm, cell, problem, gradient_seconds):
         WALL_OF_A_LINK * min(crowd, 2.0) / link if link else 4 * WALL_OF_A_LINK / shortest,
     ]
     scale = max(scales)
-    margin = 0.0 if link else WALL_OF_A_LINK
+    margin = 0.0 if all(e.latency_ns for e in links) else WALL_OF_A_LINK  # a message without a vector takes no time
     return {"time_scale": scale, "margin_seconds": margin, "pause_seconds": min(1e-3, max(1e-4, link * scale / 3))}
 
 
