@@ -202,8 +202,8 @@ def value(annotation, given, at, key, refuse):
 
     try:
         # JSON, because there pydantic is strict and still takes lists as tuples and whole numbers as floats
-        return _validator(annotation).validate_json(json.dumps(given, default=str), strict=True)
-    except ValidationError:
+        return _validator(annotation).validate_json(json.dumps(given), strict=True)
+    except (ValidationError, TypeError):  # JSON has no dates, and no field is one
         text = as_toml(given)
         text = text if len(text) < 100 else f"{text[:90]} ..."
         refuse(at, f"{key} = {text} must be {words(annotation)}", key)

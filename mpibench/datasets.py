@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy
-from annotated_types import Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from mpibench.errors import InvalidInput
 from mpibench.seeds import Purpose, generator
 
 Fraction = Annotated[float, Gt(0), Lt(1)]
+Batch = Annotated[int, Ge(1), Le(10**6)]  # samples of one gradient; its features are gathered in memory
 Split = Literal["even", "label", "dirichlet"]
 
 DENSE_BYTES = 4 * 2**30  # features are held as a dense matrix; a file that needs more is refused

@@ -29,11 +29,11 @@ from annotated_types import Ge, Le, Lt, MinLen
 from mpibench import catalogue, heterogeneity, topology
 from mpibench.catalogue import as_toml, nearest
 from mpibench.errors import InvalidInput
-from mpibench.parameters import FINITE, Count, Finite
+from mpibench.heterogeneity import LONGEST, Seconds
+from mpibench.parameters import Count, Finite
 
 SCHEMA = 1
 TABLES = ("experiment", "problem", "heterogeneity", "graph", "algorithm", "tuning")
-Seconds = Annotated[float, Ge(1e-9), FINITE]  # modelled time is in whole nanoseconds
 Seeds = Annotated[tuple[Annotated[int, Ge(0), Lt(2**63)], ...], MinLen(1)]
 Engine = Literal["simulation", "mpi"]
 
@@ -238,7 +238,7 @@ def load(path, overrides=()):
         document = tomllib.loads(raw)
     except OSError as error:
         raise InvalidInput(f"file {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of numbers too long and of lists too deep for Python
         raise InvalidInput(f"file {path} is not TOML: {error}") from error
     for override in overrides:
         apply(override, document)
@@ -268,7 +268,7 @@ def apply(override, document):
         raise InvalidInput(f"--set {override}: there is no table `{table}`{nearest(table, TABLES)}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text.strip()
     if table == "algorithm":
         name = keys.pop(0)
@@ -310,7 +310,7 @@ class Reader:
 
     def tables(self):
         """The tables by name, each of the right kind."""
-        if self.top.pop("schema", None) != SCHEMA:
+        if isinstance(schema := self.top.pop("schema", None), bool) or schema != SCHEMA:
             raise InvalidInput(f"{self.source()} must begin with `schema = {SCHEMA}`, the format of this version")
         for key in dict.fromkeys([*self.top, "experiment", "problem", "algorithm"]):
             if key not in TABLES:
@@ -351,9 +351,12 @@ class Reader:
             cls = self.found(profile, table["compute"], *at, "compute", key="profile")
             compute = self.read(cls, table["compute"], *at, "compute", also=("profile",))
             try:
-                compute.mean_seconds(workers)  # knows for how many workers it is
+                slowest = float(compute.mean_seconds(workers).max())  # knows for how many workers it is
             except InvalidInput as error:
                 self.refuse((*at, "compute"), str(error))
+            if slowest > LONGEST:
+                text = f"gives the slowest of {workers} workers {slowest:.4g} seconds per gradient"
+                self.refuse((*at, "compute"), f"{text}; at most {LONGEST:g} are possible")
         links = self.read(heterogeneity.Links, table.get("links", {}), *at, "links")
         return compute, links, self.read(heterogeneity.Loss, table.get("loss", {}), *at, "loss")
 
@@ -416,8 +419,8 @@ class Reader:
         settings, targets = experiment.settings, experiment.settings.targets
         try:
             metrics = experiment.problem.prepare(settings.workers, settings.seeds[0]).metrics
-        except InvalidInput as error:
-            self.refuse(("problem",), str(error))
+        except (InvalidInput, MemoryError) as error:
+            self.refuse(("problem",), str(error) or "needs more memory than there is")
         if targets.metric not in metrics:
             text = f'metric = "{targets.metric}" is none of this problem{nearest(targets.metric, metrics)}'
             self.refuse(("experiment", "targets"), text, "metric")

@@ -17,9 +17,9 @@
              number of gradients with staleness 0, 1, 2, ... (attr open: 1 where the last bin holds all larger ones)
 /ranks       gradients, discarded, busy_seconds, idle_seconds, messages_sent, messages_received, messages_lost,
              messages_in_flight (when the run ended), bytes_sent, peak_memory_bytes, ... (n,)
-/bytes       edges/{source,destination,messages,bytes} (e,): bytes of the bodies on each directed edge; serialised/{up,down}:
-             the same in all, to and from the server; other levels of the ledger beside serialised: algorithmic (bits),
-             mpi, nic
+/bytes       edges/{source,destination,messages,bytes} (e,): bytes of the bodies on each directed edge;
+             serialised/{up,down}: the same in all, to and from the server; other levels of the ledger beside
+             serialised: algorithmic (bits), mpi, nic
 /delays      requested_seconds, realised_seconds
 /fidelity    attrs: lateness_median_seconds, lateness_p99_seconds, lateness_max_seconds, order_violations, overruns,
              time_scale, good (0/1), attempts                                                    (clock emulated)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy
 
+from mpibench.journal import Journal
 from mpibench.node import COMPUTED, SECOND, STOPPED, Cluster
 from mpibench.provenance import clock_resolution
 from mpibench.seeds import Purpose, generator
@@ -16,6 +17,7 @@ from mpibench.watch import Watch
 WALL_OF_A_LINK = 1e-3  # wall seconds that an emulated message should have at least to travel, doubled on shared cores
 WALL_OF_A_MESSAGE = 8e-5  # wall seconds that a rank needs to send or to receive one
 LOAD = 0.5  # share of the cores that an emulation may keep busy
+JOURNAL_NS = 50_000_000  # resolution of the journal of a native run
 ATTEMPTS = 4  # at an emulation without order violations, each at half the pace of the last
 
 
@@ -148,12 +150,12 @@ def result_of(cell, seed, problem, watch, snapshots, tallies, seconds):
     }
     ranks["idle_seconds"] = numpy.maximum(0.0, seconds - ranks["busy_seconds"])
     updates = dict(watch.recorded or {}) | {"staleness_histogram": numpy.array(watch.histogram)}
-    fingerprints = numpy.array([tally.fingerprint for tally in tallies], numpy.int64)
-    attrs = {
-        "seconds": seconds,
-        "event_hash": hashlib.sha256(fingerprints.tobytes()).hexdigest()[:16],
-        "model_hash": hashlib.sha256(model_bytes(watch.point)).hexdigest()[:16],
-    }
+    point = model_bytes(watch.point)
+    events = hashlib.sha256(numpy.array([tally.fingerprint for tally in tallies], numpy.int64).tobytes())
+    for values in (*(trace[name].tobytes() for name in problem.metrics), point):  # what happened, and what it led to
+        events.update(values)
+    model = hashlib.sha256(point)
+    attrs = {"seconds": seconds, "event_hash": events.hexdigest()[:16], "model_hash": model.hexdigest()[:16]}
     result = Result(attrs, trace, problem.metrics, updates, ranks, edges, problem.provenance)
     targets = cell.targets
     finite = all(numpy.isfinite(trace[name]).all() for name in problem.metrics)
@@ -236,15 +238,16 @@ def pace_of(comm, cell, problem, gradient_seconds):
 
 def once(comm, cell, seed, problem, gradient_seconds, pace=None):
     """One attempt. Returns (Result on rank 0, order violations)."""
-    from mpibench.engines import clocks
+    from mpibench import clocks
     from mpibench.engines.mpi import MPIEngine
 
     offset, round_trip = clocks.offset(comm)
     longest = max(gradient_seconds, float(numpy.max(cell.compute.mean_seconds(cell.workers))) if pace else 0.0)
     still = max(300.0, 50 * longest * (pace or {}).get("time_scale", 1.0))  # above any planned delay
     engine, watches = MPIEngine(comm, cell.clock, offset=offset, stall_seconds=still, **(pace or {})), {}
+    journal = Journal(JOURNAL_NS if cell.clock == "native" else 0)
     with numpy.errstate(over="ignore", invalid="ignore"):
-        ended_by = engine.run(cluster_of(cell, seed, problem), program_of(cell, problem, watches))
+        ended_by = engine.run(cluster_of(cell, seed, problem), program_of(cell, problem, watches), journal)
     ended_by = comm.bcast(ended_by)
     violations = comm.allreduce(engine.order_violations)
     if violations and engine.strict:
@@ -252,7 +255,7 @@ def once(comm, cell, seed, problem, gradient_seconds, pace=None):
     local = None
     drift = clocks.offset(comm)[0] - offset
     if engine.node is not None:
-        rows = engine.journal.until(engine.limit, comm.rank)
+        rows = journal.until(engine.limit, comm.rank)
         tally = tally_of(comm.rank, rows, engine.fingerprint(), engine.wire.bytes)
         clock = dict(zip(("resolution_seconds", "overhead_seconds"), clock_resolution(), strict=True))
         clock |= {"start_seconds": engine.started / SECOND, "stop_seconds": engine.stopped / SECOND}
@@ -307,7 +310,8 @@ def read_counters(snapshots, journals, end):
     for snapshot in snapshots:
         now = round(snapshot.seconds * SECOND)
         places = [snapshot.position]
-        places += [numpy.searchsorted(times, now, "right" if now == end else "left") for times, _ in totals[1:]]
+        side = "right" if now == end and snapshot is snapshots[-1] else "left"
+        places += [numpy.searchsorted(times, now, side) for times, _ in totals[1:]]
         snapshot.counters = tuple(sum(total[place] for (_, total), place in zip(totals, places, strict=True)))
 
 

@@ -88,18 +88,19 @@ class Watch:
         if k >= len(self.since):
             self.since.extend([now] * (k + 1 - len(self.since)))
         self.iteration = k
-        if self.every is None:
-            if now >= self.next_time:
-                self.take(now)
-                self.next_time = now - now % self.period + self.period
-        elif self.updates >= self.next_update:
+        due = now >= self.next_time if self.every is None else self.updates >= self.next_update
+        if due:
             self.take(now)
-            self.next_update = self.updates - self.updates % self.every + self.every
+            if self.every is None:
+                self.next_time = now - now % self.period + self.period
+            else:
+                self.next_update = self.updates - self.updates % self.every + self.every
         settled = self.used_total + self.discarded_total
-        if self.reached or self.updates >= self.most_updates or settled >= self.most_gradients:
-            self.close(now)
-            return False
-        return True
+        if not (self.reached or self.updates >= self.most_updates or settled >= self.most_gradients):
+            return True
+        if not due:
+            self.take(now)
+        return False
 
     def updated(self, now, x):
         """The point has changed."""
@@ -135,7 +136,6 @@ class Watch:
         return not math.isfinite(value) or (value <= limit if self.better[name] == "lower" else value >= limit)
 
     def close(self, now):
-        """The run ends now: keep the last point, unless it has been kept."""
-        last = self.snapshots[-1] if self.snapshots else None
-        if self.point is not None and (last is None or (last.seconds, last.updates) != (now / SECOND, self.updates)):
+        """Time ends the run now: keep the point as it is."""
+        if self.point is not None:
             self.take(now)

@@ -315,7 +315,7 @@ WRONG_SETS = {
     "algorithm.ringmaster=1": "write algorithm.NAME.key=value",
     "problem.dimension": "--set problem.dimension: write table.key=value",
     "=3": "write table.key=value",
-    "experiment.stop.seconds=-2": "[experiment.stop] seconds = -2 must be a finite number",
+    "experiment.stop.seconds=-2": "[experiment.stop] seconds = -2 must be a number >= 1e-09 and <= 1e+09",
     "experiment.seeds.a=1": "`experiment.seeds` is a value, not a table",
     "experiment.engine=mip": 'with --set experiment.engine=mip: [experiment] engine = "mip" must be one of',
     "algorithm.ringmaster.stepsize=abc": '[[algorithm]] ringmaster stepsize = "abc" must be a finite number > 0',

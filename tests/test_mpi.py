@@ -344,11 +344,13 @@ def test_an_emulated_race_is_the_simulated_one_to_the_last_bit(comm, all_assert,
 
 @mpi
 def test_links_that_take_no_time_need_a_margin_and_then_agree(comm, all_assert, emulate, toy_cluster):
+    """Models and gradients do; whether another rank's event at the last instant has been before it, nobody promises."""
     cluster = toy_cluster(comm.size, gradient_seconds(comm.size))
     make = racing(AsyncSGD(0.01), comm.size - 1, 20)
     emulation, watch = emulate(cluster, make, time_scale=4.0, margin_seconds=2e-3, pause_seconds=3e-4)
     simulation, expected = simulate(cluster, make)
-    all_assert(same_events(emulation, simulation, comm.rank), "other events than in the simulation")
+    all_assert(emulation.end == simulation.time)
+    all_assert(comm.rank != 0 or watch.settled == expected.settled, "other gradients than in the simulation")
     all_assert(comm.rank != 0 or watch.x.tobytes() == expected.x.tobytes(), "another model than in the simulation")
 
 
@@ -471,6 +473,7 @@ def test_a_graph_is_a_message_space_of_its_own(comm, all_assert, emulate, toy_cl
                     for to in node.workers:
                         spaces[name].send(to, A, name, k, numpy.full(10_000 * (name == "first"), k), size=100)
             await node.sleep(0.3)
+            return
         for name, space in spaces.items():
             for k in range(3):
                 source, (said, number, x) = await space.recv(A)
@@ -520,29 +523,6 @@ def test_a_rank_that_is_late_for_the_last_instant_ends_too(comm, all_assert, eng
     run = engine("emulated", stall_seconds=8.0)
     ended_by = run.run(toy_cluster(comm.size, seconds=0.01), program)
     all_assert((ended_by, run.limit) == (0, (50 * MS, 0)))
-
-
-@mpi
-def test_a_tensor_written_after_it_was_handed_over_is_caught(comm, all_assert, engine, toy_cluster):
-    torch = pytest.importorskip("torch")
-
-    async def program(node):
-        if node.rank == 0:
-            await node.recv(A)
-            await node.sleep(0.05)
-            return
-        x = torch.ones(3)
-        node.send(0, A, x)
-        await node.sleep(0.01)
-        x += node.rank - 1.0  # rank 1 adds nothing, but it writes
-        await forever(node)
-
-    caught = ""
-    try:
-        engine("emulated").run(toy_cluster(comm.size, latency_ns=MS), program)
-    except ValueError as error:
-        caught = str(error)
-    all_assert("written after it had been handed over" in caught if comm.rank else not caught, caught or "not caught")
 
 
 # Collectives, on both clocks
@@ -624,10 +604,11 @@ def test_a_native_long_computation_leaves_messages_moving(comm, all_assert, engi
                 await node.recv(B)
             node.send(1, B)
             await node.recv(B)
-        elif node.rank == 1:
+            return
+        if node.rank == 1:
             await node.compute(time.sleep, 0.02)  # so that gradients are known to be long
             job = node.start(computing(node))
-            for k in range(20):
+            for _ in range(20):
                 await node.recv(A)
                 log.append("answer")
                 node.send(0, B)
@@ -637,14 +618,10 @@ def test_a_native_long_computation_leaves_messages_moving(comm, all_assert, engi
         await forever(node)
 
     run = engine("native")
-    run.run(toy_cluster(comm.size), lambda node: leave_at_0(node, program))
+    run.run(toy_cluster(comm.size), program)
     stopped = comm.bcast(run.node.stopped, root=1)
     all_assert(stopped == 1, f"{stopped} jobs were stopped")
     all_assert(comm.rank != 1 or (log.count("answer") == 20 and 2 not in log), log)
-
-
-async def leave_at_0(node, program):
-    await program(node)
 
 
 @mpi
@@ -714,15 +691,31 @@ from mpibench.node import Cluster
 class Edge:
     latency_ns, instant = 1000, True
 
-cluster = Cluster(2, lambda rank: lambda cost, now: 10**6, lambda s, t: Edge(), lambda s, t: None, lambda rank: None)
-
 async def waits(node):
     await node.compute(len, ())
-    if sys.argv[2] == "raises" and node.rank == 1:
-        raise ArithmeticError("that is the error")
     await node.recv(7, source=1 - node.rank)
 
-MPIEngine(MPI.COMM_WORLD, sys.argv[1], stall_seconds=1.0 if sys.argv[2] == "deadlocks" else 30.0).run(cluster, waits)
+async def raises(node):
+    if node.rank == 1:
+        await node.compute(lambda: 1 / 0)
+    await node.recv(7)
+
+async def writes(node):
+    import torch
+    if node.rank == 1:
+        x = torch.ones(3)
+        node.send(0, 7, x)
+        await node.sleep(0.01)
+        x += 1.0
+    else:
+        await node.recv(7)
+        await node.sleep(0.05)
+        return
+    await node.recv(7)
+
+cluster = Cluster(2, lambda rank: lambda cost, now: 10**6, lambda s, t: Edge(), lambda s, t: None, lambda rank: None)
+engine = MPIEngine(MPI.COMM_WORLD, sys.argv[1], stall_seconds=1.0 if sys.argv[2] == "waits" else 30.0)
+engine.run(cluster, {"waits": waits, "raises": raises, "writes": writes}[sys.argv[2]])
 print("not reached")
 """
 
@@ -742,7 +735,9 @@ def launch(*arguments):
         text=True,
         timeout=25,
         cwd=ROOT,
-        env=os.environ | {"PATH": f"{Path(launcher).parent}:{os.environ['PATH']}"},
+        env=os.environ
+        | {"PATH": f"{Path(launcher).parent}:{os.environ['PATH']}"}
+        | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},  # as in a container
     )
     return job.returncode, job.stdout
 
@@ -750,16 +745,24 @@ def launch(*arguments):
 @pytest.mark.mpi_skip
 @pytest.mark.parametrize("clock", ["emulated", "native"])
 def test_a_deadlock_ends_with_code_124_and_says_who_waits_where(clock):
-    code, text = launch(clock, "deadlocks")
+    code, text = launch(clock, "waits")
+    line = JOB.splitlines().index("    await node.recv(7, source=1 - node.rank)") + 1
     assert code == 124
-    assert "deadlock: rank" in text
-    assert "waits at <string>:16: recv of tag 7 from rank" in text
+    assert f"waits at <string>:{line}: recv of tag 7 from rank" in text
     assert "not reached" not in text
 
 
 @pytest.mark.mpi_skip
 def test_an_exception_on_one_rank_ends_all_of_them():
     code, text = launch("emulated", "raises")
-    assert code != 0
-    assert "ArithmeticError: that is the error" in text
+    assert code not in (0, 124)
+    assert "ZeroDivisionError" in text
     assert "not reached" not in text
+
+
+@pytest.mark.mpi_skip
+def test_a_tensor_that_is_written_after_it_was_handed_over_is_caught_at_the_latest_at_the_end():
+    pytest.importorskip("torch")
+    code, text = launch("emulated", "writes")
+    assert code not in (0, 124)
+    assert "a tensor was written after it had been handed over" in text

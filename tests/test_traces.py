@@ -183,8 +183,8 @@ def test_a_worker_goes_on_at_its_point_and_a_newer_point_replaces_one_that_has_n
 
 
 def test_a_sample_is_drawn_when_its_job_begins_and_a_stopped_job_has_used_its_number():
-    # ξ is the number of the job over 1024. R = 1, links of 0.5 s, workers of 2 s and 5 s: worker 1 reports job 0, begins
-    # job 1 at once, which x^1 stops 1 s later, reports job 2, and so on. Worker 2 is stopped each time.
+    # ξ is the number of the job over 1024. R = 1, links of 0.5 s, workers of 2 s and 5 s: worker 1 reports job 0,
+    # begins job 1 at once, which x^1 stops 1 s later, reports job 2, and so on. Worker 2 is stopped each time.
     toy = Toy(x=(0.0,), sample=lambda i, number: number / 1024)
     parameters = {"stepsize": 1, "threshold": 1, "stop_stale": True}
     result = run("ringmaster", parameters, [2, 5], toy=toy, links={"vector_seconds": 0.5})
@@ -214,7 +214,7 @@ def reference_asynchronous(seconds, x, gradient, step, updates, restart=math.inf
     step(delay): 0 drops; restart: the delay at which a worker is stopped and gets the newest point.
     """
     n, k = len(seconds), 0
-    held = {i: (0, x) for i in range(1, n + 1)}  # version and point that each worker computes at
+    held = dict.fromkeys(range(1, n + 1), (0, x))  # version and point that each worker computes at
     job = dict.fromkeys(held, 0)
     ends = sorted((seconds[i - 1], i, 0) for i in held)  # in the order of time, then worker
     found, sent, dropped = [], n, 0

@@ -38,7 +38,7 @@ class AsyncSGD(Centralized):
         if self.rule == "constant":
             return self.stepsize
         if self.rule == "delay_adaptive":
-            return self.stepsize * n / max(n, delay)
+            return self.stepsize * (n / max(n, delay))
         return self.stepsize if delay <= n else 0.0
 
     async def server(self, node, x, watch):

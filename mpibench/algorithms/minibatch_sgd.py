@@ -6,8 +6,8 @@ Asynchronous Optimization", NeurIPS 2024, arXiv 2405.16218, equations (4) to (6)
 
 Messages per step: n MODEL (k and d numbers) down, n GRADIENT (k and d numbers) up.
 
-Differs from the paper: gradients are added in the order of ranks, whoever arrives first, so that the sum has the same
-bits on every engine. Homogeneous or heterogeneous data.
+Gradients are added in the order of ranks, whoever arrives first, so that the sum always has the same bits.
+Homogeneous or heterogeneous data.
 """
 
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ class MinibatchSGD(Centralized):
         while watch(k, x):
             for i in node.workers:
                 node.send(i, Tag.MODEL, k, x)
-            g = 0.0
-            for i in node.workers:
-                _, (_, g_i) = await node.recv(Tag.GRADIENT, source=i)
+            g = {}
+            while len(g) < n:
+                i, (_, g_i) = await node.recv(Tag.GRADIENT)
                 watch.used(i, delay=0)
-                g = g + g_i
-            x = x - self.stepsize * (g / n)
+                g[i] = g_i
+            x = x - self.stepsize * (sum(g[i] for i in node.workers) / n)
             k += 1
         return x
 

@@ -12,7 +12,8 @@ Messages per gradient: one GRADIENT (k' and d numbers) up, one MODEL (k and d nu
 for each worker that is stopped, and none for a gradient that is discarded.
 
 Differs from the paper: with stops a worker goes on at its point until a newer one arrives, so a link that takes time
-can bring a gradient with δ >= R. It is discarded and not answered: the newer point is already on its way.
+can bring a gradient with δ >= R. It is discarded and not answered: the newer point is already on its way. Where a
+gradient takes longer to send than to compute, such gradients fill the way up, and stops slow the method down.
 """
 
 from dataclasses import dataclass

@@ -10,10 +10,6 @@ Native: gradients longer than a millisecond are computed in a helper thread, whi
 calls MPI, keeps messages moving.
 """
 
-import faulthandler
-import os
-import sys
-import threading
 import time
 from array import array
 from collections import deque
@@ -24,11 +20,11 @@ import numpy
 from mpi4py import MPI
 
 from mpibench.engines.wire import Wire
-from mpibench.node import ENDS, SECOND, Agenda, Deadlock, Link, Node, Task
+from mpibench.node import ENDS, SECOND, Agenda, Link, Node, Task
+from mpibench.watchdog import Watchdog
 
 NEVER = 1 << 62
 INLINE_SECONDS = 1e-3  # native: a longer gradient is computed in the helper thread
-JOURNAL_NS = 50_000_000  # native: resolution of the journal
 
 
 def patiently(request):
@@ -37,39 +33,6 @@ def patiently(request):
     while not request.Test():
         time.sleep(pause)
         pause = min(2 * pause, 2e-3)
-
-
-class Journal:
-    """What a rank has sent and computed, and when, so that its counters can be read at any instant of the run.
-
-    A row is (instant in ns, destination or COMPUTED or STOPPED, how many, bytes or nanoseconds, cost in gradients).
-    Rows of one kind within `resolution` ns are one, so that a long native run does not fill the memory.
-    """
-
-    def __init__(self, resolution=0):
-        self.resolution = resolution
-        self.rows = array("d")
-        self.last = {}  # kind -> (instant, place) of its last row
-
-    def note(self, now, kind, amount, cost):
-        """Count a message or a computation."""
-        if self.resolution:
-            began, place = self.last.get(kind, (-self.resolution, 0))
-            if now < began + self.resolution:
-                self.rows[place] += 1
-                self.rows[place + 1] += amount
-                self.rows[place + 2] += cost
-                return
-            self.last[kind] = now, len(self.rows) + 2
-        self.rows.extend((now, kind, 1, amount, cost))
-
-    def __len__(self):
-        return len(self.rows) // 5
-
-    def until(self, limit, rank):
-        """The rows (r, 5) of this rank up to the last event that counts, `limit` = (instant, rank)."""
-        rows = numpy.array(self.rows).reshape(-1, 5)
-        return rows[(rows[:, 0] < limit[0]) | ((rows[:, 0] == limit[0]) & (rank <= limit[1]))]
 
 
 class Arrival:
@@ -104,7 +67,8 @@ class NativeLink(Link):
         engine, size = self.node.engine, send.vector_bytes + send.other_bytes
         self.messages += 1
         self.bytes += size
-        self.node.journal.note(engine.time, self.to, size, 0)
+        if self.node.journal is not None:
+            self.node.journal.note(engine.time, self.to, size, 0)
         if self.lost is not None and self.lost():
             return send.finish()
         if send.tag in self.node.newest_only:
@@ -121,33 +85,13 @@ class NativeLink(Link):
             send = send.replaced
 
 
-class Watchdog(threading.Thread):
-    """Ends a rank that has been still for too long, with a table of who waits where and every thread's stack."""
-
-    def __init__(self, engine, node, seconds):
-        super().__init__(daemon=True)
-        self.engine, self.node, self.seconds = engine, node, seconds
-        self.over = threading.Event()
-
-    def run(self):
-        """Look every second whether the engine still moves."""
-        while not self.over.wait(min(1.0, self.seconds / 4)):
-            still = time.perf_counter_ns() - self.engine.heartbeat
-            if still > self.seconds * SECOND:
-                why = f"rank {self.node.rank} has been still for {still / SECOND:.0f} s"
-                print(Deadlock([self.node], why), file=sys.stderr)
-                faulthandler.dump_traceback()
-                sys.stderr.flush()
-                os._exit(124)
-
-
 class MPIEngine(Agenda):
     """Runs a program on the first ranks of a communicator; the others sit out. All ranks of `comm` call `run`.
 
     `clock` is "emulated" or "native"; `time_scale` wall seconds per modelled second (emulated); `margin_seconds` what a
     delivery waits beyond its instant, for links that take no time; `pause_seconds` the longest time between two polls;
     `offset` of this rank's clock to rank 0's in ns; `strict`: give up at the first order violation. After `run`: `node`
-    (None on ranks that sit out), `end` (ns), `journal`, `lateness` (seconds, a value per delivery), `order_violations`,
+    (None on ranks that sit out), `end` (ns), `lateness` (seconds, a value per delivery), `order_violations`,
     `overruns` (computations that took longer than modelled).
     """
 
@@ -177,8 +121,9 @@ class MPIEngine(Agenda):
         """Nanoseconds since the common origin, on the modelled clock."""
         return int((time.perf_counter_ns() - self.origin) / self.scale)
 
-    def run(self, cluster, program):
-        """Run `program(node)` until the first rank's returns, or until the cluster's last instant.
+    def run(self, cluster, program, journal=None):
+        """Run `program(node)` until the first rank's returns, or until the cluster's last instant; `journal` gets what
+        this rank sends and computes.
 
         Returns the rank that ended the run, or None if time did.
         """
@@ -189,7 +134,7 @@ class MPIEngine(Agenda):
             self.control = part.Dup()
             self.wire = Wire(part)
             node = self.node = Node(self, part.rank, cluster)
-            self.journal = node.journal = Journal(JOURNAL_NS if self.clock == "native" else 0)
+            node.journal = journal
             if cluster.until is not None:
                 self.limit = (cluster.until, NEVER)
             self.heartbeat = time.perf_counter_ns()

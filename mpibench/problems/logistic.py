@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy
 
 from mpibench import datasets
-from mpibench.parameters import Count, NonNegative, Positive
+from mpibench.parameters import NonNegative, Positive
 from mpibench.seeds import Purpose, generator
 
 
@@ -24,7 +24,7 @@ class Logistic:
     test_fraction: datasets.Fraction = 0.2  # held out of every class, the same samples for every seed
     split: datasets.Split = "even"
     alpha: Positive | None = None  # concentration of split = "dirichlet"
-    batch: Count = 16
+    batch: datasets.Batch = 16
     l2: NonNegative = 1e-4
 
     def __post_init__(self):

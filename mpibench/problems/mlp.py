@@ -14,13 +14,14 @@ Metrics: loss f(x) over all training samples, gradient_norm_squared ||∇f(x)||^
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy
+from annotated_types import Ge, Le
 
 from mpibench import datasets
 from mpibench.errors import InvalidInput
-from mpibench.parameters import Count, Positive
+from mpibench.parameters import Positive
 from mpibench.seeds import Purpose, generator
 
 
@@ -30,8 +31,8 @@ class MLP:
     test_fraction: datasets.Fraction = 0.2  # held out of every class, the same samples for every seed
     split: datasets.Split = "even"
     alpha: Positive | None = None  # concentration of split = "dirichlet"
-    batch: Count = 16
-    hidden: Count = 32  # h
+    batch: datasets.Batch = 16
+    hidden: Annotated[int, Ge(1), Le(10**6)] = 32  # h
     activation: Literal["relu", "tanh"] = "relu"
     precision: Literal["float32", "float64"] = "float32"
 
