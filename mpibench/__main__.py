@@ -4,6 +4,9 @@ import contextlib
 import json
 import os
 import sys
+import time
+import traceback
+from array import array
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # before numpy: sums must not depend on how many threads share them
@@ -14,6 +17,8 @@ from mpibench import __version__
 from mpibench.errors import DiskFull, InvalidInput
 
 MISSED = 3  # exit code of runs that have finished without reaching the headline target
+SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")  # where launchers say how many processes they started
+PATIENCE = 2.0  # seconds that a rank which fails waits for the others to fail with it
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -55,7 +60,7 @@ def describe(name):
 @click.option("--clock", type=click.Choice(["emulated", "native"]), help="In place of the file's, with engine mpi.")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set a value of the file; repeatable.")
 @click.option("--seed", type=int, help="Run this seed only.")
-@click.option("--cell", type=int, help="Run this cell only, counted from 0 as --dry-run lists them.")
+@click.option("--cell", type=int, help="Run this cell only, counted from 0 as --dry-run numbers them.")
 @click.option("--out", default="results", show_default=True, help="Folder of the result files.")
 @click.option("--resume", is_flag=True, help="Skip runs that have a complete file.")
 @click.option("--force", is_flag=True, help="Run again what has a file, beside it.")
@@ -66,6 +71,8 @@ def run(job, engine, clock, overrides, seed, cell, out, resume, force, dry_run, 
     """Run the cells of the experiment in the TOML file JOB, here or under mpirun."""
     from mpibench import campaign, experiment
 
+    if resume and force:
+        raise InvalidInput("--resume skips what has a result and --force runs it again; give one of the two")
     given = list(overrides)
     given += [f'experiment.{key}="{value}"' for key, value in (("engine", engine), ("clock", clock)) if value]
     given += [f"experiment.seeds=[{seed}]"] if seed is not None else []
@@ -76,17 +83,19 @@ def run(job, engine, clock, overrides, seed, cell, out, resume, force, dry_run, 
     team = team_for(engine or engine_in(job, overrides))
     speak = team.rank == 0 and not quiet and not as_json
     say = click.echo if speak else lambda text: None
+    campaign.agree(team, "the command line", [cell, out, resume, force])
     ours = campaign.Campaign.together(team, experiment.load, job, given, out=out, say=say)
     ours.check_ranks()
     campaign.end_on_signals()
     settings = ours.experiment.settings
+    count = len(ours.experiment.methods) if ours.experiment.tuning else len(ours.experiment.cells())
+    if cell is not None and not 0 <= cell < count:
+        raise InvalidInput(f"--cell {cell}: there are cells 0 to {count - 1}")
     say(f"{settings.name}: {introduction(settings, team)}, seeds {settings.seeds[0]}..{settings.seeds[-1]}, into {out}")
     cells = ours.experiment.cells(ours.tune() if ours.experiment.tuning else None)
     if cell is not None:
-        if not 0 <= cell < len(cells):
-            raise InvalidInput(f"--cell {cell}: there are cells 0 to {len(cells) - 1}")
         cells = cells[cell : cell + 1]
-    with progress_bar(len(cells) * len(settings.seeds), speak) as advance:
+    with progress_bar(len(cells) * len(settings.seeds), speak and team.size == 1) as advance:
         done = ours.run(cells, resume, force, advance)
     if as_json and team.rank == 0:
         for path, outcome in done:
@@ -133,18 +142,15 @@ def engine_in(job, overrides):
     try:
         with open(job, "rb") as file:
             return tomllib.load(file).get("experiment", {}).get("engine", "simulation")
-    except (OSError, tomllib.TOMLDecodeError, AttributeError):
+    except (OSError, ValueError, RecursionError, AttributeError):
         return "simulation"
 
 
 def team_for(engine):
-    """All MPI ranks, or this process alone."""
+    """All MPI ranks, for the engine mpi or where a launcher has started several processes; or this process alone."""
     from mpibench import campaign
 
-    if engine != "mpi":
-        sizes = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
-        if any(os.environ.get(name, "1") not in ("", "1") for name in sizes):
-            raise InvalidInput("engine simulation is one process: start it without mpirun, or add --engine mpi")
+    if engine != "mpi" and all(os.environ.get(name, "1") in ("", "1") for name in SIZES):
         return campaign.Alone()
     try:
         from mpi4py import MPI
@@ -152,7 +158,7 @@ def team_for(engine):
         reason = str(error).partition("\n")[0]
         text = "engine mpi needs mpi4py and an MPI library, say `pip install mpibench[mpich]`"
         raise InvalidInput(f"{text} ({reason})") from error
-    return MPI.COMM_WORLD
+    return MPI.COMM_WORLD.Dup()  # the original is for the end, see `agreed`
 
 
 def introduction(settings, team):
@@ -167,7 +173,8 @@ def introduction(settings, team):
 
 @contextlib.contextmanager
 def progress_bar(total, wanted):
-    """A bar on a terminal, nothing elsewhere; gives the function that advances it."""
+    """A bar on a terminal, nothing elsewhere (Open MPI gives its ranks one, wherever their words go); gives the function
+    that advances it."""
     if not (wanted and sys.stdout.isatty()):
         yield None
         return
@@ -179,7 +186,11 @@ def progress_bar(total, wanted):
 
 
 def main():
-    """Run a command and leave with its exit code, the same on all ranks; MPI is finalised before."""
+    """Run a command and leave with its exit code, the same on all ranks; MPI is finalised before.
+
+    What all ranks refuse is said once. A rank that fails alone says so and ends the others.
+    """
+    text = None
     try:
         code = cli.main(standalone_mode=False) or 0
     except click.ClickException as error:
@@ -187,25 +198,39 @@ def main():
         code = 2
     except click.Abort:
         code = 130
+    except SystemExit as signal:
+        code = signal.code
     except (InvalidInput, DiskFull) as error:
-        code = 1 if isinstance(error, DiskFull) else 2
-        complain(f"mpibench: {error}")
-    except RuntimeError as error:
-        if type(error).__name__ != "Deadlock":
-            raise
-        code = 124
-        complain(f"mpibench: {error}")
-    sys.stdout.flush()
-    if (mpi := sys.modules.get("mpi4py.MPI")) is not None and mpi.Is_initialized() and not mpi.Is_finalized():
-        mpi.Finalize()
-    sys.exit(code)
-
-
-def complain(text):
-    """Print an error that all ranks have, once."""
+        code, text = 1 if isinstance(error, DiskFull) else 2, f"mpibench: {error}"
+    except Exception as error:
+        if type(error).__name__ == "Deadlock":
+            code, text = 124, f"mpibench: {error}"
+        else:
+            code, text = 1, traceback.format_exc().rstrip()
     mpi = sys.modules.get("mpi4py.MPI")
-    if mpi is None or not mpi.Is_initialized() or mpi.COMM_WORLD.rank == 0:
+    world = mpi.COMM_WORLD if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized() else None
+    codes = [code] if world is None else agreed(world, code)
+    if text is not None and (codes is None or world is None or world.rank == 0):
         click.echo(text, err=True)
+    sys.stdout.flush()
+    if codes is None:
+        time.sleep(0.5)  # launchers may lose what was said right before
+        world.Abort(code)
+    if world is not None:
+        mpi.Finalize()
+    sys.exit(max(codes))
+
+
+def agreed(world, code):
+    """The exit codes of all ranks; None where this one has failed and others have not come here in time."""
+    codes = array("i", [code]) * world.size
+    request = world.Iallgather(array("i", [code]), codes)
+    began = time.monotonic()
+    while not request.Test():
+        if code not in (0, MISSED) and time.monotonic() - began > PATIENCE:
+            return None
+        time.sleep(1e-3)
+    return list(codes)
 
 
 if __name__ == "__main__":

@@ -70,12 +70,13 @@ class Campaign:
         return cls(team, Experiment.from_resolved(resolved), **settings)
 
     def check_ranks(self):
-        """Refuse a team that is too small."""
-        cells = self.experiment.cells() if self.experiment.tuning is None else self.experiment.trials()
-        if not cells:
-            cells = self.experiment.cells()
-        needed = max(cell.ranks for cell in cells)
-        if self.experiment.settings.engine == "mpi" and self.team.size < needed:
+        """Refuse a team that is too small, and one of several where the engine is one process."""
+        if self.experiment.settings.engine == "simulation":
+            if self.team.size > 1:
+                raise InvalidInput("engine simulation is one process: start it without mpirun, or add --engine mpi")
+            return
+        needed = max(cell.ranks for cell in self.experiment.cells())
+        if self.team.size < needed:
             raise InvalidInput(
                 f"the experiment needs {needed} ranks for {self.experiment.settings.workers} workers, and there "
                 f"{'is' if self.team.size == 1 else 'are'} {self.team.size}; start it with `mpirun -n {needed}`"
@@ -176,9 +177,9 @@ class Campaign:
                 show = lambda snapshot: files[0].append("trace", row_of(snapshot))  # noqa: E731
             try:
                 result = self.run_engine(cell, seed, show)
-            except SystemExit:  # a signal: the run is cut off
+            except SystemExit as ended:  # by a signal: the run is cut off
                 if files:
-                    files[0].put("/", attrs={"outcome": "walltime"})
+                    files[0].put("/", attrs={"outcome": "walltime", "error": f"ended by signal {ended.code - 128}"})
                 raise
             outcome = on_root(self.team, lambda: finish(files[0], cell, result))
         if self.team.rank == 0:
@@ -312,7 +313,17 @@ def dry(experiment):
     runs = len(settings.seeds) * (len(cells) if experiment.tuning is None else len(experiment.methods))
     ranks = max(cell.ranks for cell in cells)
     seconds = settings.stop.seconds
-    rows = [{"algorithm": c.label, "parameters": c.parameters, "ranks": c.ranks, "hash": c.hash[:16]} for c in cells]
+    labels = [method.label for method in experiment.methods]
+    rows = [
+        {
+            "cell": labels.index(cell.label) if experiment.tuning else number,  # tuning leaves one of each algorithm
+            "algorithm": cell.label,
+            "parameters": cell.parameters,
+            "ranks": cell.ranks,
+            "hash": cell.hash[:16],
+        }
+        for number, cell in enumerate(cells)
+    ]
     return {
         "experiment": settings.name,
         "engine": settings.engine,
@@ -328,7 +339,9 @@ def dry(experiment):
 def text_of(plan):
     """A dry plan for people."""
     head = f"{plan['experiment']}: engine {plan['engine']}, {plan['clock']} clock, {plan['ranks']} ranks"
-    cells = [f"  {row['hash']}  {row['algorithm']}  {json.dumps(row['parameters'])}" for row in plan["cells"]]
+    cells = [
+        f"  {row['cell']:>3}  {row['hash']}  {row['algorithm']}  {json.dumps(row['parameters'])}" for row in plan["cells"]
+    ]
     tail = f"{len(plan['cells'])} cells, {plan['runs']} runs"
     if plan["trials"]:
         tail += f" after {plan['trials']} of tuning, which chooses one cell of each algorithm"

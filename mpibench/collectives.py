@@ -68,9 +68,10 @@ async def tree_all_reduce(node, tag, x):
 async def ring_all_reduce(node, tag, x):
     """The sum of x over all ranks, on every rank; x is a vector, cut into n pieces of almost equal length.
 
-    Messages: 2 n (n - 1), 2 (n - 1) one after another, each to the next rank of the ring. A rank sends L (n - 1) / n bytes
-    twice, up to the rounding of pieces, of which some are empty where x is shorter than n. P. Patarasuk, X. Yuan, "Bandwidth
-    Optimal All-reduce Algorithms for Clusters of Workstations", J. Parallel and Distributed Computing 69 (2009).
+    Messages: 2 n (n - 1), 2 (n - 1) one after another, each to the next rank of the ring. A rank sends L (n - 1) / n
+    bytes twice, up to the rounding of pieces, of which some are empty where x is shorter than n. P. Patarasuk, X. Yuan,
+    "Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations", J. Parallel and Distributed Computing 69
+    (2009).
 
     Order of summation: piece c = 0..n-1 is ((x_c + x_{c+1}) + x_{c+2}) + ... + x_{c-1}, ranks modulo n.
     """

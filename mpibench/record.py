@@ -74,7 +74,8 @@ class RunFile:
     provenance  group name to a dict (stored as JSON); `ranks` is a list of dicts, one for each rank
 
     Raises InvalidInput where the file exists or cannot be made, DiskFull where there is no space; then nothing is left.
-    An exception inside the `with` statement is written to the part (outcome "fault" unless one is there) and goes on.
+    An exception inside the `with` statement is written to the part (outcome "fault" and the exception as error, unless
+    they are there) and goes on.
     """
 
     def __init__(self, path, attrs, config, provenance):
@@ -165,8 +166,8 @@ class RunFile:
         except BaseException:
             self._file.attrs["complete"] = 0  # only a file under its final name is complete
             raise
+        self._file.close()  # first: what interrupts us now must not be written to the part
         self.part.unlink()
-        self._file.close()
 
     def _write(self, rename, target, sync=False):
         """The whole file's bytes beside, then `rename` to the target; on an error nothing is left beside."""
@@ -198,7 +199,7 @@ class RunFile:
             return
         if error is not None:
             self._file.attrs.setdefault("outcome", "fault")
-            self._file.attrs["error"] = f"{kind.__name__}: {error}".partition("\n")[0]
+            self._file.attrs.setdefault("error", f"{kind.__name__}: {error}".partition("\n")[0])
         try:
             if not isinstance(error, DiskFull):
                 self.publish()

@@ -18,7 +18,7 @@ WALL_OF_A_LINK = 1e-3  # wall seconds that an emulated message should have at le
 WALL_OF_A_MESSAGE = 8e-5  # wall seconds that a rank needs to send or to receive one
 LOAD = 0.5  # share of the cores that an emulation may keep busy
 JOURNAL_NS = 50_000_000  # resolution of the journal of a native run
-ATTEMPTS = 4  # at an emulation without order violations, each at half the pace of the last
+ATTEMPTS = 6  # at an emulation without order violations, each at half the pace of the last
 
 
 @dataclass

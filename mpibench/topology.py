@@ -108,7 +108,7 @@ def read(path):
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidInput(f"topology {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of numbers too long and of lists too deep for Python
         raise InvalidInput(f"topology {path} is not TOML: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""What the tests of node, engines and collectives share: small modelled clusters and ways to run toy programs on them."""
+"""What the tests of node, engines and collectives share: small modelled clusters, and ways to run programs on them."""
 
 from dataclasses import dataclass
 
@@ -29,8 +29,8 @@ def toy_cluster():
     """A function that makes a cluster of `size` ranks.
 
     `seconds` of a gradient: one number, or one a rank; `latency_ns` and `ns_per_byte` of every edge, unless
-    edges = {(source, to): (latency_ns, ns_per_byte)} says otherwise; lost = {(source, to): [False, True, ...]} says of each
-    message that leaves whether it gets lost.
+    edges = {(source, to): (latency_ns, ns_per_byte)} says otherwise; lost = {(source, to): [False, True, ...]} says of
+    each message that leaves whether it gets lost.
     """
 
     def cluster(
@@ -70,7 +70,7 @@ def simulate(toy_cluster):
 @pytest.fixture
 def together():
     """A function that makes programs of `body(node)`: every rank puts what its body returns into `results`, and the run
-    ends when all have. Takes tag 1000 for itself."""
+    ends when all have. Tag 1000 is taken."""
 
     def program_of(body, results):
         done = 1000

@@ -24,6 +24,7 @@ import mpibench.algorithms
 import mpibench.problems
 from mpibench import catalogue
 from mpibench.__main__ import main
+from mpibench.problems import quadratic
 from mpibench.verify import verify_set
 
 ROOT = Path(mpibench.__file__).parent.parent
@@ -149,12 +150,14 @@ def ended(process, seconds=30):
 
 
 def results(folder):
-    """(algorithm, seed) -> path of every complete file; nothing else may carry the name of a result."""
+    """(algorithm, stepsize, seed) -> path of every complete file; nothing else may carry the name of a result."""
     found = {}
     for path in folder.rglob("*.h5"):
         with h5py.File(path) as file:
             assert file.attrs["complete"] == 1
-            found[file.attrs["algorithm"], json.loads(file.attrs["parameters"])["stepsize"], int(file.attrs["seed"])] = path
+            found[
+                file.attrs["algorithm"], json.loads(file.attrs["parameters"])["stepsize"], int(file.attrs["seed"])
+            ] = path
     assert len(found) == len(list(folder.rglob("*.h5")))
     return found
 
@@ -255,10 +258,13 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(command, job, tmp_path):
         ("ringmaster", 1.0),
         ("minibatch_sgd", 1.0),
     ]
+    assert [cell["cell"] for cell in plan["cells"]] == [0, 0, 1]  # tuning leaves one cell of each algorithm
     assert (plan["runs"], plan["trials"], plan["engine"], plan["clock"]) == (4, 4, "simulation", "virtual")
     assert "3 cells, 4 runs after 4 of tuning" in done.out
     assert all(cell["hash"] in done.out for cell in plan["cells"])
-    under_mpi = json.loads(command("run", "job.toml", "--dry-run", "--json", "--engine", "mpi", "--clock", "native").out)
+    under_mpi = json.loads(
+        command("run", "job.toml", "--dry-run", "--json", "--engine", "mpi", "--clock", "native").out
+    )
     assert (under_mpi["engine"], under_mpi["clock"], under_mpi["ranks"]) == ("mpi", "native", 3)
 
 
@@ -276,7 +282,9 @@ def test_a_run_leaves_a_file_for_each_cell_and_seed(command, job, tmp_path):
             order.append((file.attrs["cell"], int(file.attrs["seed"])))
             assert Path(row["file"]).parent == Path("results", "demo", f"{file.attrs['algorithm']}-{order[-1][0][:8]}")
     hashes = [cell["hash"] for cell in plan["cells"]]
-    assert order == [(h, 0) for h in hashes] + [(h, 1) for h in reversed(hashes)]  # drift of the machine meets all alike
+    assert order == [(h, 0) for h in hashes] + [
+        (h, 1) for h in reversed(hashes)
+    ]  # drift of the machine meets all alike
     assert left(tmp_path) == sorted(["job.toml", *(Path(row["file"]).name for row in rows)])
     verified = command("verify", "results")
     assert verified.code == 0 and verified.out == f"{len(rows)} files, 0 findings\n"
@@ -322,7 +330,12 @@ def test_set_is_the_same_as_writing_it(command, job, tmp_path):
     overrides = ["problem.dimension=7", "algorithm.ringmaster.threshold=inf", "experiment.stop.updates=12"]
     flags = [flag for text in overrides for flag in ("--set", text)]
     assert command("run", "job.toml", "--out", "set", *flags).code == 0
-    job(*ONE_CELL, ("dimension = 29", "dimension = 7"), ("threshold = 4", "threshold = inf"), ("updates = 40", "updates = 12"))
+    job(
+        *ONE_CELL,
+        ("dimension = 29", "dimension = 7"),
+        ("threshold = 4", "threshold = inf"),
+        ("updates = 40", "updates = 12"),
+    )
     assert command("run", "job.toml", "--out", "written").code == 0
     pairs = zip(sorted((tmp_path / "set").rglob("*.h5")), sorted((tmp_path / "written").rglob("*.h5")), strict=True)
     for one, other in pairs:
@@ -339,7 +352,17 @@ def test_a_seed_and_a_cell_alone(command, job, tmp_path):
     assert command("run", "job.toml", "--seed", "7", "--cell", "1").code == 0
     assert set(results(tmp_path / "results")) == {("ringmaster", 1.0, 7)}
     assert command("run", "job.toml", "--cell", "2").code == 0
-    assert set(results(tmp_path / "results")) == {("ringmaster", 1.0, 7), ("minibatch_sgd", 1.0, 0), ("minibatch_sgd", 1.0, 1)}
+    assert set(results(tmp_path / "results")) == {
+        ("ringmaster", 1.0, 7),
+        ("minibatch_sgd", 1.0, 0),
+        ("minibatch_sgd", 1.0, 1),
+    }
+
+
+def test_a_cell_is_what_is_left_by_tuning(command, job, tmp_path):
+    job(more=TUNING)
+    assert command("run", "job.toml", "--cell", "1").code == 0
+    assert set(results(tmp_path / "results")) == {("minibatch_sgd", 1.0, 0), ("minibatch_sgd", 1.0, 1)}
 
 
 def test_what_has_a_result_is_kept_skipped_or_run_beside(command, job, tmp_path):
@@ -353,7 +376,11 @@ def test_what_has_a_result_is_kept_skipped_or_run_beside(command, job, tmp_path)
     assert resumed.code == 0 and len(resumed.out.splitlines()) == 3
     assert len(results(out)) == 6 and digests(first) == first
     again = command("run", "job.toml", "--resume")
-    assert again.code == 0 and again.out.count("has a result") == 6 and again.out.endswith("0 runs, 0 without the headline target\n")
+    assert (
+        again.code == 0
+        and again.out.count("has a result") == 6
+        and again.out.endswith("0 runs, 0 without the headline target\n")
+    )
     everything = digests(out.rglob("*.h5"))
     assert command("run", "job.toml", "--force", "--seed", "1").code == 0
     new = set(out.rglob("*.h5")) - set(everything)
@@ -365,7 +392,7 @@ def test_what_has_a_result_is_kept_skipped_or_run_beside(command, job, tmp_path)
             assert all(a.attrs[name] == b.attrs[name] for name in ("seed", "cell", "event_hash", "model_hash"))
 
 
-def test_a_parts_of_a_killed_run_is_no_result(command, job, tmp_path):
+def test_the_part_of_a_killed_run_is_no_result(command, job, tmp_path):
     job(*ONE_CELL)
     assert command("run", "job.toml", "--seed", "0").code == 0
     (path,) = results(tmp_path / "results").values()
@@ -396,7 +423,10 @@ WRONG = {
     "no number as time": ([("latency_seconds = 0.0", "latency_seconds = nan")], ["latency_seconds = nan must be"]),
     "no time": ([("updates = 40", "seconds = 0.0")], ["[experiment.stop] seconds = 0.0 must be"]),
     "an infinite budget": ([("updates = 40", "seconds = inf")], ["[experiment.stop] seconds = inf must be"]),
-    "a budget beyond the clock": ([("updates = 40", "seconds = 1e300")], ["[experiment.stop] seconds = 1e+300 must be"]),
+    "a budget beyond the clock": (
+        [("updates = 40", "seconds = 1e300")],
+        ["[experiment.stop] seconds = 1e+300 must be"],
+    ),
     "negative latency": ([("latency_seconds = 0.0", "latency_seconds = -1")], ["latency_seconds = -1 must be"]),
     "speeds that do not fit": (
         [('"sqrt", unit_seconds = 1.0', '"fixed", seconds = [1.0, 2.0, 3.0]')],
@@ -409,7 +439,10 @@ WRONG = {
     "a graph that does not fit": ([("[[", "[graph]\nsize = 2\nedges = []\n[[")], ["2 nodes for 3 ranks"]),
     "an edge that does not fit": ([("[[", "[graph]\nsize = 3\nedges = [{ source = 0, to = 3 }]\n[[")], ["0 -> 3"]),
     "a dimension that does not fit": ([("= 29", "= 1000000000000")], ["dimension = 1000000000000 must be"]),
-    "a batch that does not fit": ([LOGISTIC, ("[het", "batch = 1000000000000\n[het")], ["batch = 1000000000000 must be"]),
+    "a batch that does not fit": (
+        [LOGISTIC, ("[het", "batch = 1000000000000\n[het")],
+        ["batch = 1000000000000 must be"],
+    ),
     "a network that does not fit": (
         [LOGISTIC, ("logistic", "mlp"), ("[het", "hidden = 1000000000000\n[het")],
         ["hidden = 1000000000000 must be"],
@@ -425,6 +458,8 @@ WRONG = {
     "infinite data": ([LOGISTIC, ("data.svm", "infinite.svm")], ["infinite.svm holds values that are infinite"]),
     "data for fewer workers": ([LOGISTIC, ("workers = 2", "workers = 9")], ["too few for 9 workers"]),
     "no TOML": ([("workers = 2", "workers =")], ["job.toml is not TOML", "line 5"]),
+    "too deep a list": ([("workers = 2", f"workers = {'[' * 5000}")], ["job.toml is not TOML"]),
+    "a graph that is no TOML": ([("[[", '[graph]\nfile = "bytes.svm"\n[[')], ["[graph]", "bytes.svm is not TOML"]),
     "too long a number": ([("workers = 2", f"workers = {'9' * 5000}")], ["job.toml is not TOML"]),
     "tuning on reported seeds": ([("[[", "[tuning]\nseeds = [1, 100]\n[[")], ["seed 1 of [experiment]"]),
 }
@@ -461,9 +496,12 @@ def test_bad_input_is_refused_in_one_sentence(command, job, data, tmp_path, repl
 def test_a_bad_flag_is_refused_in_one_sentence(command, job, tmp_path):
     job(more=TUNING)
     (tmp_path / "file").touch()
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     before = left(tmp_path)
     command("run", "absent.toml").refused("absent.toml cannot be read: No such file")
     command("run", ".").refused("cannot be read: Is a directory")
+    command("run", "bytes.toml").refused("bytes.toml is not TOML")
+    command("run", "job.toml", "--resume", "--force").refused("--resume", "--force")
     command("run", "job.toml", "--set", "problem.dimensoin=3").refused("`dimensoin`; did you mean `dimension`?")
     command("run", "job.toml", "--set", "algorithm.ringmaster.stepsize=-inf").refused("stepsize = -inf must be")
     command("run", "job.toml", "--seed", "-1").refused("seeds = [-1] must be")
@@ -477,6 +515,15 @@ def test_a_bad_flag_is_refused_in_one_sentence(command, job, tmp_path):
 def test_a_wrong_cell_is_refused_before_any_work(command, job):
     job(more=TUNING)
     assert command("run", "job.toml", "--cell", "3").out == ""
+
+
+def test_a_problem_that_does_not_fit_into_memory_is_refused(command, job, monkeypatch):
+    def prepare(self, workers, seed):
+        raise MemoryError("Unable to allocate 745. GiB for an array with shape (1000, 100000000)")
+
+    monkeypatch.setattr(quadratic.Quadratic, "prepare", prepare)
+    job()
+    command("run", "job.toml").refused("[problem] Unable to allocate 745. GiB")
 
 
 def test_without_mpi4py_the_engine_mpi_is_refused(command, job, tmp_path, monkeypatch):
@@ -502,7 +549,9 @@ def test_verify_tells_good_files_from_bad_ones(command, job, tmp_path):
     assert (done.code, done.err, last) == (1, "", "2 files, 1 findings")
     assert len(findings) == 1 and findings[0].startswith(f"{bad}: schema: ")
     (row,) = json.loads(command("verify", "--json", "results").out)
-    assert f"{row['path']}: {row['check']}: {row['text']}" == findings[0].replace(str(bad), str(bad.relative_to(tmp_path)))
+    assert f"{row['path']}: {row['check']}: {row['text']}" == findings[0].replace(
+        str(bad), str(bad.relative_to(tmp_path))
+    )
     assert json.loads(command("verify", "--json", good).out) == []
 
 
@@ -570,6 +619,7 @@ def test_a_killed_run_leaves_what_it_had_and_is_resumed(command, job, tmp_path):
         parts.add(part)
         with h5py.File(part) as file:
             assert (file.attrs["complete"], file.attrs.get("outcome")) == (0, outcome)
+            assert outcome != "walltime" or file.attrs["error"] == "ended by signal 15"
             assert file["trace/updates"][()].tolist() == [0, 10, 20]
         assert set(out.rglob("*.part*")) == parts
         finished = finished or digests(out.rglob("*.h5"))
@@ -687,6 +737,9 @@ HILL = '''
 '''
 
 
+TOPS = 'metric = "height", values = [-0.5, -0.1], headline = -0.1'
+
+
 def test_higher_is_better_where_the_problem_says_so(command, job, package, tmp_path):
     package("problem", "hill", HILL)
     text = MINIBATCH.replace('name = "quadratic"\ndimension = 29\nnoise = 0.0', 'name = "hill"')
@@ -697,9 +750,6 @@ def test_higher_is_better_where_the_problem_says_so(command, job, package, tmp_p
     job(("[-0.5, -0.1], headline = -0.1", "[1.0], headline = 1.0"), text=(tmp_path / "job.toml").read_text())
     assert command("run", "job.toml", "--out", "never").code == 3
     assert set(results(tmp_path / "never")) == {("minibatch_sgd", 0.5, seed) for seed in (0, 1)}
-
-
-TOPS = 'metric = "height", values = [-0.5, -0.1], headline = -0.1'
 
 
 # a deadlock
@@ -736,7 +786,9 @@ def test_a_deadlock_is_shown_at_once_as_a_table(command, job, package, tmp_path,
     server, worker = (1 + k for word in ("# server", "# worker") for k, line in enumerate(lines) if line.endswith(word))
     first, *rows = done.err.splitlines()
     assert first == "mpibench: deadlock: nothing can happen any more"
-    for rank, (row, name, line) in enumerate(zip(rows, ("server", "worker", "worker"), (server, worker, worker), strict=True)):
+    for rank, (row, name, line) in enumerate(
+        zip(rows, ("server", "worker", "worker"), (server, worker, worker), strict=True)
+    ):
         assert row.startswith(f"  rank {rank}: ") and name in row and f"stuck.py:{line}" in row
     assert results(tmp_path / "results") == {}
     for part in (tmp_path / "results").rglob("*.part"):

@@ -1,4 +1,4 @@
-"""Collectives on the simulation engine: values, order of summation to the last bit, messages, bytes and chains of messages."""
+"""Collectives on the simulation engine: values, order of summation to the last bit, messages and bytes."""
 
 from functools import reduce
 from math import ceil, floor, log2

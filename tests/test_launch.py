@@ -172,10 +172,10 @@ def script(tmp_path):
 
 
 def emulated(launch):
-    """The results of `job.toml` under MPI. A crowded machine may not keep the pace; the files say so, and it tries again."""
+    """The results of `job.toml` under MPI; again, where the files say that this machine did not keep the pace."""
     while True:
         done = launch((3, *RUN, "job.toml", *MPI))
-        assert (done.code, done.err) == (0, "")
+        assert (done.code, done.err) == (0, "") and "\x1b" not in done.out  # nor a progress bar among the lines
         found = results(Path("results"))
         if all(finding.check != "fidelity" for finding in verify_set(found.values())):
             return found
@@ -215,7 +215,9 @@ def same(path, reference, groups=("trace", "updates", "bytes", "ranks"), but=("b
             for file in (a, b):
                 columns[file] = []
                 file[group].visititems(
-                    lambda name, item, found=columns[file]: found.append(name) if isinstance(item, h5py.Dataset) else None
+                    lambda name, item, found=columns[file]: (
+                        found.append(name) if isinstance(item, h5py.Dataset) else None
+                    )
                 )
             assert set(columns[a]) - set(but) == set(columns[b]) - set(but) and columns[b]
             for name in columns[b]:
@@ -231,7 +233,7 @@ def test_fewer_ranks_than_needed_are_refused(launch, job, tmp_path):
     assert left(tmp_path) == ["job.toml"]
 
 
-def test_fewer_ranks_than_needed_by_a_method_that_is_not_tuned_are_refused_before_tuning(launch, job, tmp_path):
+def test_fewer_ranks_than_needed_are_refused_before_tuning(launch, job, tmp_path):
     job(("stepsize = 0.5", "stepsize = [0.5, 1.0]"), methods=RINGMASTER + MINIBATCH, more="[tuning]\nseeds = [100]\n")
     done = launch((1, "-m", "mpibench", "run", "job.toml", *MPI))
     done.refused("needs 3 ranks for 2 workers, and there is 1")
@@ -419,7 +421,9 @@ def test_what_has_a_result_is_skipped_by_all_ranks(launch, job, tmp_path):
 
 
 def test_tuning_in_simulation_is_shared_out_and_chooses_as_one_process_does(launch, job, tmp_path):
-    path = job(("stepsize = 1.0", "stepsize = [1e-9, 1.0, 1e9]"), methods=MINIBATCH, more="[tuning]\nseeds = [100, 101]\n")
+    path = job(
+        ("stepsize = 1.0", "stepsize = [1e-9, 1.0, 1e9]"), methods=MINIBATCH, more="[tuning]\nseeds = [100, 101]\n"
+    )
     assert launch((3, *RUN, "job.toml", *MPI)).code == 0
     experiment = load(path)
     alone = Campaign(Alone(), experiment, tmp_path / "alone", say=lambda text: None)

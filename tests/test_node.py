@@ -98,8 +98,8 @@ def test_simultaneous_arrivals_come_by_source_and_not_in_the_order_sent(simulate
         await forever(node)
 
     async def sink(node):
-        for _ in range(2):
-            log.append((await node.recv(A)).source)
+        first, second = await node.recv(A), await node.recv(A)
+        log.extend([first.source, second.source])
 
     engine = simulate(sink, late, early, edges={(1, 0): (SECOND, 0), (2, 0): (2 * SECOND, 0)})
     assert (log, engine.time) == ([1, 2], 2 * SECOND)
@@ -384,9 +384,7 @@ def test_what_arrives_is_seen_before_a_link_that_becomes_free_is_used(simulate):
         node.send(2, A, "new", size=1000)
         await forever(node)
 
-    simulate(
-        origin, middle, collecting(log, A, B), ns_per_byte=SLOW, edges={(0, 1): (SECOND, 0)}, newest_only=[A]
-    )
+    simulate(origin, middle, collecting(log, A, B), ns_per_byte=SLOW, edges={(0, 1): (SECOND, 0)}, newest_only=[A])
     assert log == [(1.0, 1, "first"), (2.0, 1, "new")]
 
 
@@ -901,7 +899,8 @@ def cluster(seed):
     def durations(rank):
         random = numpy.random.default_rng([seed, rank])
         return lambda cost, now: int(random.integers(1000, 9999))
-    return Cluster(5, durations, lambda s, t: Edge(), lambda s, t: None, lambda rank: numpy.random.default_rng([seed, 9, rank]))
+    random = lambda rank: numpy.random.default_rng([seed, 9, rank])
+    return Cluster(5, durations, lambda s, t: Edge(), lambda s, t: None, random)
 
 async def peer(node):
     for k in range(40):

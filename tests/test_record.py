@@ -107,6 +107,26 @@ def test_an_exception_is_recorded_and_goes_on(tmp_path):
         assert list(file["ranks/gradients"]) == [1]
 
 
+def test_a_reason_that_is_known_better_is_kept(tmp_path):
+    with pytest.raises(SystemExit), begin(tmp_path / "run.h5") as file:
+        file.put("/", attrs={"outcome": "walltime", "error": "ended by signal 15"})
+        sys.exit(143)
+    with h5py.File(tmp_path / "run.h5.part") as file:
+        assert (file.attrs["outcome"], file.attrs["error"]) == ("walltime", "ended by signal 15")
+
+
+def test_an_interruption_right_after_the_end_leaves_no_part_that_claims_to_be_complete(tmp_path, monkeypatch):
+    def interrupt(self, missing_ok=False):
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit), begin(tmp_path / "run.h5") as file:
+        monkeypatch.setattr(type(tmp_path), "unlink", interrupt)
+        file.finish(outcome="reached")
+    assert left(tmp_path) == ["run.h5", "run.h5.part"]
+    with h5py.File(tmp_path / "run.h5") as whole, h5py.File(tmp_path / "run.h5.part") as part:
+        assert (whole.attrs["complete"], part.attrs["complete"]) == (1, 0)
+
+
 def test_a_killed_run_leaves_a_readable_part(tmp_path):
     """kill -9 while a child does nothing but write."""
     child = """
