@@ -173,8 +173,10 @@ def introduction(settings, team):
 
 @contextlib.contextmanager
 def progress_bar(total, wanted):
-    """A bar on a terminal, nothing elsewhere (Open MPI gives its ranks one, wherever their words go); gives the function
-    that advances it."""
+    """A bar on a terminal, nothing elsewhere; gives the function that advances it.
+
+    Open MPI gives its ranks a terminal wherever their words go, so under a launcher there is no bar.
+    """
     if not (wanted and sys.stdout.isatty()):
         yield None
         return

@@ -339,9 +339,7 @@ def dry(experiment):
 def text_of(plan):
     """A dry plan for people."""
     head = f"{plan['experiment']}: engine {plan['engine']}, {plan['clock']} clock, {plan['ranks']} ranks"
-    cells = [
-        f"  {row['cell']:>3}  {row['hash']}  {row['algorithm']}  {json.dumps(row['parameters'])}" for row in plan["cells"]
-    ]
+    cells = ["  {cell:>3}  {hash}  {algorithm}  ".format(**r) + json.dumps(r["parameters"]) for r in plan["cells"]]
     tail = f"{len(plan['cells'])} cells, {plan['runs']} runs"
     if plan["trials"]:
         tail += f" after {plan['trials']} of tuning, which chooses one cell of each algorithm"

@@ -84,7 +84,7 @@ def test_commands_run_as_they_stand(project):
     assert ran >= 10
 
 
-@pytest.mark.parametrize("path", sorted([*ROOT.glob("jobs/*.toml"), *ROOT.glob("topologies/*.toml")]), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("jobs/*.toml"), *ROOT.glob("topologies/*.toml")]), ids=str)
 def test_every_job_and_topology_is_checked(path, project):
     if path.parent.name == "jobs":
         run(project, "mpibench", "run", path.relative_to(ROOT), "--dry-run")
