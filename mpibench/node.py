@@ -6,6 +6,7 @@ kind puts first what arrives (by source), then links that become free, then comp
 says how time passes between events and how a message travels; the rest is here, so it is the same everywhere.
 """
 
+import math
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -45,6 +46,8 @@ class Request:
 
     def finish(self, value=None):
         """The operation has ended: wake who waits for it."""
+        if self.done:
+            return
         self.done = True
         self.value = value
         if self.task is not None:
@@ -137,7 +140,7 @@ class Send(Request):
 
     def happen(self):
         """It arrives."""
-        receiver = self.receiver
+        receiver = self.receiver.joined[self.communicator.index]
         box = receiver.mailboxes.get(self.tag) or receiver.mailbox(self.tag)
         box.put(self.communicator.node.rank, self.body)
 
@@ -278,7 +281,7 @@ class Link:
         if send.tag in self.node.newest_only:
             for place, older in enumerate(self.waiting):
                 if older.tag == send.tag and older.communicator is send.communicator:
-                    send.replaced = older
+                    send.replaced, older.body = older, None
                     self.waiting[place] = send
                     return
         self.waiting.append(send)
@@ -472,6 +475,8 @@ class Node(Communicator):
 
     def sleep(self, seconds):
         """Do nothing for so long."""
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"rank {self.rank} cannot sleep for {seconds} s")
         request = Timer(self, None, None, 0)
         self.engine.at(self.engine.time + round(seconds * SECOND), self.rank, ENDS, request)
         return request
@@ -502,7 +507,10 @@ class Node(Communicator):
         for item in items:
             kind = type(item)
             if kind is numpy.ndarray:
-                item.setflags(write=False)
+                if item.flags.writeable:
+                    item.setflags(write=False)
+                    if type(item.base) is numpy.ndarray:  # a part was handed over: the whole must not be written
+                        item.base.setflags(write=False)
                 vectors += item.nbytes
             elif kind is int or kind is float:
                 others += 8

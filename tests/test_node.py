@@ -800,9 +800,10 @@ def test_the_table_of_a_large_deadlock_is_cut(simulate):
     [
         lambda node, x: node.send(1, A, x),
         lambda node, x: node.send(1, A, 7, (None, (x,))),
+        lambda node, x: node.send(1, A, x[:2]),
         lambda node, x: node.compute(numpy.sum, x),
     ],
-    ids=["sent", "sent in a tuple", "computed with"],
+    ids=["sent", "sent in a tuple", "a part was sent", "computed with"],
 )
 def test_writing_to_an_array_that_was_handed_over_fails_at_the_write(simulate, hand_over):
     async def writer(node):

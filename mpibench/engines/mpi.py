@@ -62,7 +62,10 @@ class NativeLink(Link):
         """Send this now; of a `newest_only` tag only one message is under way, and the newest waits."""
         key = send.communicator.index, send.tag
         if key in self.leaving_tags:
-            send.replaced, self.pending[key] = self.pending.get(key), send
+            older = send.replaced = self.pending.get(key)
+            if older is not None:
+                older.body = None
+            self.pending[key] = send
             return
         engine, size = self.node.engine, send.vector_bytes + send.other_bytes
         self.messages += 1
@@ -77,8 +80,10 @@ class NativeLink(Link):
 
     def complete(self, key, send):
         """MPI has sent it."""
+        if self.node.engine.stopping:  # nobody goes on after the end
+            return
         self.leaving_tags.discard(key)
-        if key in self.pending and not self.node.engine.stopping:
+        if key in self.pending:
             self.submit(self.pending.pop(key))
         while send is not None:
             send.finish()
@@ -146,13 +151,13 @@ class MPIEngine(Agenda):
                 self.loop(Task(node, program(node)))
                 self.stopped = time.perf_counter_ns() - self.origin
                 self.drain()
+                self.frozen.check_all()
             finally:
                 watchdog.over.set()
                 if self.thread is not None:
                     self.thread.shutdown(wait=True, cancel_futures=True)
                 for task in list(node.tasks):
                     task.coroutine.close()
-            self.frozen.check_all()
             for comm in (*reversed(self.wire.comms), self.control):
                 comm.Free()
         patiently(self.world.Ibarrier())
@@ -181,7 +186,9 @@ class MPIEngine(Agenda):
                 pause = 0
             elif self.stopping and self.clock == "native":
                 return
-            elif wall > self.limit[0] + self.margin / self.scale and not (events and events[0][0] <= self.limit[0]):
+            elif wall > self.limit[0] + self.margin / self.scale and not (
+                events and (events[0][0], rank) <= self.limit
+            ):
                 self.time = max(self.time, min(self.limit[0], wall))
                 return
             else:
@@ -320,6 +327,11 @@ class MPIEngine(Agenda):
         expected = self.control.alltoall(self.wire.sent)
         while self.wire.received != expected:
             self.late(self.wire.poll())
+
+    def abort(self, code):
+        """End all ranks with this code, where a thread may call MPI."""
+        if MPI.Query_thread() == MPI.THREAD_MULTIPLE:
+            MPI.COMM_WORLD.Abort(code)
 
     def late(self, arrived):
         """Messages that came after this rank's last event."""

@@ -55,7 +55,7 @@ class Simulation(Agenda):
     def carry(self, send, arrival):
         """A message travels: it arrives at this instant."""
         to = send.link.to
-        send.receiver = self.nodes[to].joined[send.communicator.index]
+        send.receiver = self.nodes[to]
         self.at(arrival, to, send.communicator.node.rank, send)
 
     def join(self, communicator):

@@ -89,8 +89,9 @@ class Layout:
             else:
                 import torch
 
-                tensor = torch.frombuffer(next(vectors), dtype=getattr(torch, item[0])).reshape(item[3])
-                body.append(tensor.to(item[4]))
+                vector, dtype = next(vectors), getattr(torch, item[0])
+                flat = torch.frombuffer(vector, dtype=dtype) if vector.size else torch.empty(0, dtype=dtype)
+                body.append(flat.reshape(item[3]).to(item[4]))
         return tuple(body)
 
 
@@ -99,10 +100,10 @@ def describe(body, numbers, vectors):
     signature = []
     for item in body:
         kind = type(item)
-        if kind is int:
+        if kind is int and -(1 << 63) <= item < 1 << 63:
             signature.append("i")
             numbers.append(item)
-        elif kind is numpy.ndarray or isinstance(item, numpy.generic):
+        elif (kind is numpy.ndarray or isinstance(item, numpy.generic)) and item.dtype.kind not in "OV":
             signature.append(("a", item.dtype.str, item.shape))
             vectors.append(numpy.ascontiguousarray(item))
         elif kind is float:
@@ -167,14 +168,12 @@ class Wire:
     def progress(self):
         """Let sends complete; true while some are under way."""
         if self.sending:
-            still = []
-            for entry in self.sending:
-                if MPI.Request.Testall(entry[0]):
-                    if entry[1] is not None:
-                        entry[1]()
-                else:
-                    still.append(entry)
-            self.sending = still
+            sending, self.sending = self.sending, []  # what is called may send: that is looked at the next time
+            for entry in sending:
+                if not MPI.Request.Testall(entry[0]):
+                    self.sending.append(entry)
+                elif entry[1] is not None:
+                    entry[1]()
         return bool(self.sending)
 
     def poll(self):
