@@ -8,17 +8,19 @@ says how time passes between events and how a message travels; the rest is here,
 
 import math
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from heapq import heapify, heappush
 from typing import Any, NamedTuple
 
 import numpy
 
 ANY = -1
+NEVER = 1 << 62  # an instant, in ns
 SECOND = 1_000_000_000
-LINKS, ENDS = 1 << 40, 1 << 41  # kinds of events after arrivals, whose kind is their source
+LINKS, ENDS = 1 << 28, 1 << 29  # kinds of events after arrivals, whose kind is their source
 COMPUTED, STOPPED = -1, -2  # entries of a journal that are no messages
 
 
@@ -30,14 +32,13 @@ class Message(NamedTuple):
 
 
 class Request:
-    """An operation under way; `await` gives its value."""
+    """An operation under way; `await` gives its value.
+
+    Kinds that come by the million have no `__init__`, and what `finish` does is written out where they end: both make
+    the simulation faster.
+    """
 
     __slots__ = ("done", "task", "value")
-
-    def __init__(self):
-        self.done = False
-        self.task = None
-        self.value = None
 
     def __await__(self):
         if not self.done:
@@ -64,10 +65,10 @@ class Task(Request):
     __slots__ = ("coroutine", "node", "waits_for")
 
     def __init__(self, node, coroutine):
-        super().__init__()
+        self.done = False
+        self.task = self.value = self.waits_for = None
         self.node = node
         self.coroutine = coroutine
-        self.waits_for = None
         node.tasks[self] = None
         self.step()
 
@@ -111,7 +112,7 @@ class Receive(Request):
     def cancel(self):
         super().cancel()
         if not self.done:
-            self.mailbox.waiting[self.source].remove(self)
+            self.mailbox.forget(self)
 
     def __repr__(self):
         source = "any rank" if self.source == ANY else f"rank {self.source}"
@@ -121,28 +122,14 @@ class Receive(Request):
 class Send(Request):
     """A message under way; done when its link is free again."""
 
-    __slots__ = ("body", "communicator", "free_at", "link", "other_bytes", "receiver", "replaced", "tag", "vector_bytes")
+    __slots__ = ("body", "communicator", "free_at", "link", "other_bytes", "replaced", "tag", "vector_bytes")
     cancelled = False
-
-    def __init__(self, communicator, tag, body):
-        self.done = False
-        self.task = None
-        self.communicator = communicator
-        self.tag = tag
-        self.body = body
-        self.free_at = None  # not known before it leaves
-        self.replaced = None  # the older message whose place it took, if any
 
     def __await__(self):
         if not self.done and self.free_at is not None:  # it has left: an event only if somebody waits for it
             self.link.call_when_free(self)
-        return super().__await__()
-
-    def happen(self):
-        """It arrives."""
-        receiver = self.receiver.joined[self.communicator.index]
-        box = receiver.mailboxes.get(self.tag) or receiver.mailbox(self.tag)
-        box.put(self.communicator.node.rank, self.body)
+        if not self.done:
+            yield self
 
     def __repr__(self):
         return f"link to rank {self.link.to}"
@@ -153,29 +140,22 @@ class Timer(Request):
 
     __slots__ = ("args", "began", "cancelled", "cost", "function", "node")
 
-    def __init__(self, node, function, args, cost):
-        self.done = self.cancelled = False
-        self.task = self.value = None
-        self.node = node
-        self.function = function
-        self.args = args
-        self.cost = cost
-
     def evaluate(self):
-        """The value, computed at most once."""
-        if self.function is not None:
-            self.value = self.function(*self.args)
-            self.function = self.args = None
-        return self.value
+        """The value, computed once."""
+        self.value = self.function(*self.args)
+        self.function = self.args = None
 
     def happen(self):
         """The end has come."""
         node = self.node
         if node.running is self:
             node.gradients += self.cost
-            node.account(self, COMPUTED, self.cost)
-            node.begin_next()
-        self.finish(self.evaluate())
+            node.end(self, COMPUTED, self.cost)
+        if self.function is not None:
+            self.evaluate()
+        self.done = True
+        if self.task is not None:
+            self.task.step()
 
     def cancel(self):
         super().cancel()
@@ -184,8 +164,7 @@ class Timer(Request):
             return
         if node.running is self:
             node.stopped += 1
-            node.account(self, STOPPED, 0)
-            node.begin_next()
+            node.end(self, STOPPED, 0)
         elif self in node.backlog:
             node.backlog.remove(self)
             return
@@ -199,25 +178,32 @@ class Timer(Request):
 class Mailbox:
     """Messages of one tag on one communicator of a rank, and who waits for them; first in, first out by source."""
 
-    __slots__ = ("age", "by_source", "newest_only", "queue", "tag", "waiting")
+    __slots__ = ("age", "anybodys", "by_source", "newest_only", "queue", "tag", "waiting")
 
     def __init__(self, tag, newest_only):
         self.tag = tag
         self.newest_only = newest_only
         self.age = 0
         self.queue = deque()  # [source, body], in order of arrival; body is None once it has been taken
-        self.by_source = {}
-        self.waiting = {}
+        self.by_source = defaultdict(deque)
+        self.anybodys = deque()  # receives that wait for any source
+        self.waiting = {}  # receives that wait for one source, by source
 
     def put(self, source, body):
         """A message arrives."""
+        first = self.anybodys
         if self.waiting:
-            ours, anybodys = self.waiting.get(source), self.waiting.get(ANY)
-            if ours or anybodys:
-                first = ours if not anybodys or (ours and ours[0].age < anybodys[0].age) else anybodys
-                first.popleft().finish(tuple.__new__(Message, (source, body)))
-                return
-        earlier = self.by_source.setdefault(source, deque())
+            ours = self.waiting.get(source)
+            if ours and not (first and first[0].age < ours[0].age):
+                first = ours
+        if first:
+            request = first.popleft()
+            request.done = True
+            request.value = tuple.__new__(Message, (source, body))
+            if request.task is not None:
+                request.task.step()
+            return
+        earlier = self.by_source[source]
         if self.newest_only and earlier:
             earlier[-1][1] = body
             return
@@ -235,22 +221,45 @@ class Mailbox:
                 return None
             item = queue.popleft()
             self.by_source[item[0]].popleft()
-            return Message(*item)
+            return tuple.__new__(Message, item)
         queue = self.by_source.get(source)
         if not queue:
             return None
         item = queue.popleft()
-        message = Message(*item)
+        message = tuple.__new__(Message, item)
         item[1] = None
         while self.queue and self.queue[0][1] is None:
             self.queue.popleft()
         return message
 
-    def wait(self, request, source):
-        """Let this receive wait for a message from this source."""
-        self.age += 1
-        request.age, request.mailbox, request.source = self.age, self, source
-        self.waiting.setdefault(source, deque()).append(request)
+    def serve(self, request, source):
+        """Give this receive the first message from this source, now or when one arrives."""
+        request.task = None
+        request.value = self.take(source) if self.queue else None
+        request.done = request.value is not None
+        if request.done:
+            return
+        request.mailbox = self
+        request.source = source
+        request.age = self.age = self.age + 1
+        (self.anybodys if source == ANY else self.waiting.setdefault(source, deque())).append(request)
+
+    def forget(self, request):
+        """This receive waits no longer."""
+        (self.anybodys if request.source == ANY else self.waiting[request.source]).remove(request)
+
+
+class Mailboxes(dict):
+    """A rank's mailboxes of one communicator by tag, made at first use."""
+
+    __slots__ = ("newest_only",)
+
+    def __init__(self, newest_only):
+        self.newest_only = newest_only
+
+    def __missing__(self, tag):
+        box = self[tag] = Mailbox(tag, tag in self.newest_only)
+        return box
 
 
 class Link:
@@ -259,11 +268,12 @@ class Link:
     A lost message has occupied its link. Latency adds to the arrival and occupies nothing.
     """
 
-    __slots__ = ("bytes", "called", "edge", "free_at", "leaving", "lost", "messages", "node", "to", "waiting")
+    __slots__ = ("bytes", "called", "edge", "engine", "free_at", "leaving", "lost", "messages", "node", "to", "waiting")
     cancelled = False
 
     def __init__(self, node, to, edge, lost):
         self.node = node
+        self.engine = node.engine
         self.to = to
         self.edge = edge
         self.lost = lost
@@ -275,7 +285,7 @@ class Link:
 
     def submit(self, send):
         """Send this, now or when the link is free."""
-        if not self.waiting and self.free_at <= self.node.engine.time:
+        if self.free_at <= self.engine.time and not self.waiting:
             self.depart(send)
             return
         if send.tag in self.node.newest_only:
@@ -289,23 +299,26 @@ class Link:
 
     def depart(self, send):
         """The message occupies the link from now on."""
-        node, edge = self.node, self.edge
-        engine = node.engine
-        now = engine.time
+        engine, edge = self.engine, self.edge
+        now = free_at = engine.time
         size = send.vector_bytes + send.other_bytes
         self.messages += 1
         self.bytes += size
-        if node.journal is not None:
-            node.journal.note(now, self.to, size, 0)
-        free_at = self.free_at = now if edge.instant else now + edge.transmission(send.vector_bytes, send.other_bytes)
+        if self.node.journal is not None:
+            self.node.journal.note(now, self.to, size, 0)
+        if not edge.instant:
+            free_at = self.free_at = now + edge.transmission(send.vector_bytes, send.other_bytes)
         if self.lost is None or not self.lost():
             engine.carry(send, free_at + edge.latency_ns)
         while send is not None:
-            send.free_at = free_at
             if free_at == now:
-                send.finish()
-            elif send.task is not None:
-                self.call_when_free(send)
+                send.done = True
+                if send.task is not None:
+                    send.task.step()
+            else:
+                send.free_at = free_at
+                if send.task is not None:
+                    self.call_when_free(send)
             send = send.replaced
 
     def call_when_free(self, request=None):
@@ -333,6 +346,22 @@ class Link:
             request.finish()
 
 
+class Links(dict):
+    """The links from a rank by destination, opened at first use."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, node):
+        self.node = node
+
+    def __missing__(self, to):
+        node = self.node
+        if not 0 <= to < node.size or to == node.rank:
+            raise ValueError(f"rank {node.rank} cannot send to rank {to}: there are ranks 0 to {node.size - 1}")
+        link = self[to] = node.engine.link(node, to)
+        return link
+
+
 class Communicator:
     """Messages over the edges of a graph, in a space of their own."""
 
@@ -343,7 +372,7 @@ class Communicator:
         self.index = index
         self.sources = sources
         self.destinations = destinations
-        self.mailboxes = {}
+        self.mailboxes = node.inboxes[index]
 
     @property
     def parent(self):
@@ -355,13 +384,6 @@ class Communicator:
         """The ranks that this one sends to, on a tree that points down."""
         return self.destinations
 
-    def mailbox(self, tag):
-        """Where messages of this tag arrive."""
-        box = self.mailboxes.get(tag)
-        if box is None:
-            box = self.mailboxes[tag] = Mailbox(tag, tag in self.node.newest_only)
-        return box
-
     def send(self, to, tag, *body, size=None):
         """Send `body` (numbers, vectors, None, or tuples of them) to rank `to`; done when the link is free again.
 
@@ -370,28 +392,30 @@ class Communicator:
         node = self.node
         if self.destinations is not None and to not in self.destinations:
             raise ValueError(f"rank {node.rank} has no edge to rank {to} in this graph")
-        request = Send(self, tag, body)
-        vectors, others = node.freeze(body)
-        request.vector_bytes, request.other_bytes = (vectors, others) if size is None else (size, 0)
-        link = request.link = node.links.get(to) or node.open_link(to)
+        request = Send()
+        request.done = False
+        request.task = None
+        request.communicator = self
+        request.tag = tag
+        request.body = body
+        request.vector_bytes, request.other_bytes = node.freeze(body)
+        if size is not None:
+            request.vector_bytes, request.other_bytes = size, 0
+        request.free_at = None  # not known before it leaves
+        request.replaced = None  # the older message whose place it took, if any
+        link = request.link = node.links[to]
         link.submit(request)
         return request
 
     def recv(self, tag, source=ANY):
         """Receive a message of this tag; the request's value is Message(source, body)."""
         request = Receive()
-        box = self.mailboxes.get(tag) or self.mailbox(tag)
-        message = box.take(source) if box.queue else None
-        if message is None:
-            box.wait(request, source)
-        else:
-            request.done = True
-            request.value = message
+        self.mailboxes[tag].serve(request, source)
         return request
 
     def drain(self, tag):
         """The messages of this tag that have arrived, without waiting."""
-        box = self.mailbox(tag)
+        box = self.mailboxes[tag]
         return list(iter(lambda: box.take(ANY), None))
 
 
@@ -411,11 +435,13 @@ class Cluster:
 class Node(Communicator):
     """A rank as its algorithm sees it; itself the communicator that joins all ranks."""
 
-    __slots__ = ("_rng", "backlog", "busy", "cluster", "duration", "engine", "fingerprint", "gradients", "joined",
-                 "journal", "links", "newest_only", "rank", "running", "size", "stopped", "tasks", "workers")  # fmt: skip
+    __slots__ = ("_rng", "backlog", "busy", "cluster", "duration", "engine", "fingerprint", "gradients", "inboxes",
+                 "joined", "journal", "links", "newest_only", "rank", "running", "size", "stopped", "tasks",
+                 "workers")  # fmt: skip
 
     def __init__(self, engine, rank, cluster):
         self.newest_only = cluster.newest_only
+        self.inboxes = defaultdict(partial(Mailboxes, self.newest_only))  # by index of the communicator
         super().__init__(self, 0, None, None)
         self.engine = engine
         self.rank = rank
@@ -423,7 +449,7 @@ class Node(Communicator):
         self.size = cluster.size
         self.workers = range(1, cluster.size)  # the ranks other than a server's
         self.duration = cluster.durations(rank)
-        self.links = {}
+        self.links = Links(self)
         self.joined = [self]
         self.tasks = {}
         self.running = None
@@ -447,11 +473,22 @@ class Node(Communicator):
     def compute(self, function, *args, cost=1.0):
         """Compute function(*args), which takes the time of `cost` gradients of this rank, one after another."""
         self.freeze(args)
-        request = Timer(self, function, args, cost)
+        request = self.timer(function, args, cost)
         if self.running is None:
             self.begin(request)
         else:
             self.backlog.append(request)
+        return request
+
+    def timer(self, function, args, cost):
+        """A Timer of this rank that nobody waits for yet."""
+        request = Timer()
+        request.done = request.cancelled = False
+        request.task = request.value = None
+        request.node = self
+        request.function = function
+        request.args = args
+        request.cost = cost
         return request
 
     def begin(self, request):
@@ -460,15 +497,12 @@ class Node(Communicator):
         request.began = self.engine.time
         self.engine.begin(request)
 
-    def account(self, computation, kind, cost):
-        """The time of a computation that has ended or was stopped."""
+    def end(self, computation, kind, cost):
+        """This computation has ended or was stopped: account for its time, and begin the next."""
         now = self.engine.time
         self.busy += now - computation.began
         if self.journal is not None:
             self.journal.note(now, kind, now - computation.began, cost)
-
-    def begin_next(self):
-        """The processor is free."""
         self.running = None
         if self.backlog:
             self.begin(self.backlog.popleft())
@@ -477,7 +511,7 @@ class Node(Communicator):
         """Do nothing for so long."""
         if not 0 <= seconds < math.inf:
             raise ValueError(f"rank {self.rank} cannot sleep for {seconds} s")
-        request = Timer(self, None, None, 0)
+        request = self.timer(None, None, 0)
         self.engine.at(self.engine.time + round(seconds * SECOND), self.rank, ENDS, request)
         return request
 
@@ -494,26 +528,19 @@ class Node(Communicator):
         self.engine.join(communicator)
         return communicator
 
-    def open_link(self, to):
-        """The link to this rank, at its first use."""
-        if not 0 <= to < self.size or to == self.rank:
-            raise ValueError(f"rank {self.rank} cannot send to rank {to}: there are ranks 0 to {self.size - 1}")
-        link = self.links[to] = self.engine.link(self, to)
-        return link
-
     def freeze(self, items):
         """Law 3: what is handed over is never written again. Returns the bytes of its vectors and of all else."""
         vectors = others = 0
         for item in items:
             kind = type(item)
-            if kind is numpy.ndarray:
+            if kind is int or kind is float:
+                others += 8
+            elif kind is numpy.ndarray:
                 if item.flags.writeable:
                     item.setflags(write=False)
                     if type(item.base) is numpy.ndarray:  # a part was handed over: the whole must not be written
                         item.base.setflags(write=False)
                 vectors += item.nbytes
-            elif kind is int or kind is float:
-                others += 8
             elif kind is tuple or kind is list:
                 inner = self.freeze(item)
                 vectors, others = vectors + inner[0], others + inner[1]

@@ -213,7 +213,7 @@ def rehearse(comm, cell, problem):
 
 def pace_of(comm, cell, problem, gradient_seconds):
     """The pace of an emulation that this machine can keep: wall seconds per modelled second, the margin of deliveries
-    where links take no time, and the longest pause between two polls."""
+    and the longest pause between two polls."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     crowd = max(1.0, comm.size / cores)
     cluster = cluster_of(cell, 0, problem)
@@ -232,7 +232,12 @@ def pace_of(comm, cell, problem, gradient_seconds):
         WALL_OF_A_LINK * min(crowd, 2.0) / link if link else 4 * WALL_OF_A_LINK / shortest,
     ]
     scale = max(scales)
-    margin = 0.0 if all(e.latency_ns for e in links) else WALL_OF_A_LINK  # a message without a vector takes no time
+    # What may a delivery wait? Where workers do nothing until the server answers, as long as a computation can make up
+    # for; elsewhere nothing, unless a message without a vector takes no time.
+    answers = cell.algorithm.worker_number(0) == 0 and not getattr(cell.algorithm, "stop_stale", False)
+    margin = min(5 * WALL_OF_A_LINK, shortest * scale / 4) if answers else 0.0
+    if not all(e.latency_ns for e in links):
+        margin = max(margin, WALL_OF_A_LINK)
     return {"time_scale": scale, "margin_seconds": margin, "pause_seconds": min(1e-3, max(1e-4, link * scale / 3))}
 
 

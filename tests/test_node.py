@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpibench.engines.simulation import Simulation
-from mpibench.node import ANY, SECOND, Cluster, Communicator, Deadlock, Message
+from mpibench.node import ANY, SECOND, Cluster, Communicator, Deadlock, Mailboxes, Message
 
 A, B, C = 0, 1, 2  # tags
 SLOW = 10**6  # ns per byte
@@ -958,6 +958,11 @@ MAILBOX_STEPS = st.lists(
 )
 
 
+class NaiveReceive:
+    def __init__(self, source):
+        self.source, self.value = source, None
+
+
 class NaiveMailbox:
     """Messages in a list and receivers in a list."""
 
@@ -967,9 +972,9 @@ class NaiveMailbox:
 
     def put(self, source, body):
         for receiver in self.waiting:
-            if receiver["source"] in (ANY, source):
+            if receiver.source in (ANY, source):
                 self.waiting.remove(receiver)
-                receiver["value"] = (source, (body,))
+                receiver.value = (source, (body,))
                 return
         for message in self.messages:
             if self.newest_only and message[0] == source:
@@ -978,11 +983,11 @@ class NaiveMailbox:
         self.messages.append([source, (body,)])
 
     def recv(self, source):
-        receiver = {"source": source, "value": None}
+        receiver = NaiveReceive(source)
         for message in self.messages:
             if source in (ANY, message[0]):
                 self.messages.remove(message)
-                receiver["value"] = tuple(message)
+                receiver.value = tuple(message)
                 return receiver
         self.waiting.append(receiver)
         return receiver
@@ -995,12 +1000,12 @@ class NaiveMailbox:
 @EXACT
 @given(MAILBOX_STEPS, st.booleans())
 def test_a_mailbox_is_a_list(steps, newest_only):
-    node = SimpleNamespace(newest_only={A} if newest_only else set())
+    node = SimpleNamespace(inboxes=[Mailboxes({A} if newest_only else set())])
     communicator, naive = Communicator(node, 0, None, None), NaiveMailbox(newest_only)
     pairs = []
     for k, (verb, number) in enumerate(steps):
         if verb == "put":
-            communicator.mailbox(A).put(number, (k,))
+            communicator.mailboxes[A].put(number, (k,))
             naive.put(number, k)
         elif verb == "recv":
             pairs.append((communicator.recv(A, number), naive.recv(number)))
@@ -1011,7 +1016,7 @@ def test_a_mailbox_is_a_list(steps, newest_only):
             if number < len(waiting):
                 waiting[number][0].cancel()
                 naive.waiting.remove(waiting[number][1])
-        assert [request.value for request, _ in pairs] == [receiver["value"] for _, receiver in pairs]
+        assert [request.value for request, _ in pairs] == [receiver.value for _, receiver in pairs]
     assert communicator.drain(A) == naive.drain()
 
 

@@ -20,10 +20,9 @@ import numpy
 from mpi4py import MPI
 
 from mpibench.engines.wire import Wire
-from mpibench.node import ENDS, SECOND, Agenda, Link, Node, Task
+from mpibench.node import ENDS, NEVER, SECOND, Agenda, Link, Node, Task
 from mpibench.watchdog import Watchdog
 
-NEVER = 1 << 62
 INLINE_SECONDS = 1e-3  # native: a longer gradient is computed in the helper thread
 
 
@@ -94,7 +93,7 @@ class MPIEngine(Agenda):
     """Runs a program on the first ranks of a communicator; the others sit out. All ranks of `comm` call `run`.
 
     `clock` is "emulated" or "native"; `time_scale` wall seconds per modelled second (emulated); `margin_seconds` what a
-    delivery waits beyond its instant, for links that take no time; `pause_seconds` the longest time between two polls;
+    delivery waits beyond its instant, so that what is late can still be put in order; `pause_seconds` the longest time between two polls;
     `offset` of this rank's clock to rank 0's in ns; `strict`: give up at the first order violation. After `run`: `node`
     (None on ranks that sit out), `end` (ns), `lateness` (seconds, a value per delivery), `order_violations`,
     `overruns` (computations that took longer than modelled).
@@ -269,7 +268,7 @@ class MPIEngine(Agenda):
                 self.limit = min(self.limit, body)
                 self.stopping = True
             elif not self.stopping or self.clock == "emulated":
-                delivery = Arrival(self.node.joined[index].mailbox(tag), source, body)
+                delivery = Arrival(self.node.inboxes[index][tag], source, body)
                 self.at(self.wall() if self.clock == "native" else arrival, self.node.rank, source, delivery)
         while self.finished:
             computation, seconds = self.finished.popleft()
