@@ -1,4 +1,4 @@
-"""Messages as bytes: one pooled buffer holds a small header, the numbers and the vectors, so nothing can be split.
+"""Messages as bytes: one buffer holds a small header, the numbers and the vectors, so nothing can be split.
 
     header     modelled arrival (ns, int64), serial number on its edge (int64), tag (int32), bytes of the signature
     signature  types and shapes of the body as text; a layout is made from it once
@@ -10,10 +10,13 @@ memory after their stream is synchronised. Numbers and vectors need no pickle; a
 """
 
 import ast
+import math
 import pickle
 import struct
 import sys
 from collections import defaultdict
+from functools import cache
+from itertools import repeat
 
 import numpy
 from mpi4py import MPI
@@ -21,7 +24,7 @@ from mpi4py import MPI
 HEADER = struct.Struct("<qqii")
 INLINE = 32 * 1024
 MESSAGE, PAYLOAD = 1, 2  # MPI tags
-CODES = {"i": "q", "f": "d", "b": "q", "n": ""}  # int, float, bool and None in a signature and in a struct
+FORMATS = {int: "q", float: "d", bool: "?7x"}  # of numbers, 8 bytes each, in a signature as in a struct
 
 
 class Pool:
@@ -45,75 +48,87 @@ class Pool:
 class Layout:
     """Where the parts of a body of this signature lie."""
 
-
     def __init__(self, signature):
-        self.signature = signature
         self.text = repr(signature).encode()
-        numbers, self.vectors = [], []
-        self.collect(signature, numbers)
-        self.head = struct.Struct(f"{HEADER.format}{len(self.text)}s")
-        self.numbers = struct.Struct("<" + "".join(numbers))
-        self.size = self.head.size + self.numbers.size
-        self.inline = sum(size for _, size in self.vectors) <= INLINE
-        self.places = []
-        for _, size in self.vectors if self.inline else ():
-            start = -(-self.size // 64) * 64
-            self.places.append(slice(start, start + size))
-            self.size = start + size
+        self.formats, self.vectors = [], []
+        self.parts = [self.part(item) for item in signature]
+        self.numbers = struct.Struct("<" + "".join(self.formats))
+        self.start = HEADER.size + len(self.text)  # of the numbers
+        self.inline = sum(vector.size for vector in self.vectors) <= INLINE
+        message, end = [HEADER.format, f"{len(self.text)}s", *self.formats], self.start + self.numbers.size
+        for vector in self.vectors if self.inline else ():
+            vector.start = -(-end // 64) * 64
+            message.append(f"{vector.start - end}x{vector.size}s")
+            end = vector.start + vector.size
+        self.message = struct.Struct("".join(message))  # header, signature, numbers and what is inline
 
-    def collect(self, signature, numbers):
-        """Codes of the numbers, and (dtype, bytes) of the vectors."""
-        for item in signature:
-            if isinstance(item, str):
-                numbers.append(CODES[item])
-            elif item[0] == "(":
-                self.collect(item[1:], numbers)
-            else:
-                dtype = numpy.dtype(item[1])
-                self.vectors.append((dtype, dtype.itemsize * int(numpy.prod(item[2], dtype=int))))
+    def part(self, item):
+        """What an item of the signature stands for: None, the format of a number, a Vector, or a list of parts."""
+        if isinstance(item, str):
+            self.formats.append(item)
+        if item is None or isinstance(item, str):
+            return item
+        if item[0] == "(":
+            return [self.part(inner) for inner in item[1:]]
+        self.vectors.append(Vector(*item))
+        return self.vectors[-1]
 
-    def build(self, numbers, vectors, signature=None):
-        """The body, from iterators over its numbers and over the buffers that hold its vectors."""
+    def build(self, parts, numbers, buffers):
+        """The body, from iterators over its numbers and over the buffers in which its vectors lie."""
         body = []
-        for item in self.signature if signature is None else signature:
-            if isinstance(item, str):
-                body.append(None if item == "n" else bool(next(numbers)) if item == "b" else next(numbers))
-            elif item[0] == "(":
-                body.append(self.build(numbers, vectors, item[1:]))
-            elif item[0] == "a":
-                vector = next(vectors).view(item[1]).reshape(item[2])
-                vector.setflags(write=False)
-                body.append(vector if item[2] else vector[()])
-            elif item[0] == "p":
-                body.append(pickle.loads(next(vectors)))
+        for part in parts:
+            kind = type(part)
+            if kind is str:
+                body.append(next(numbers))
+            elif kind is Vector:
+                body.append(part.read(next(buffers)))
             else:
-                import torch
-
-                vector, dtype = next(vectors), getattr(torch, item[0])
-                flat = torch.frombuffer(vector, dtype=dtype) if vector.size else torch.empty(0, dtype=dtype)
-                body.append(flat.reshape(item[3]).to(item[4]))
+                body.append(None if part is None else self.build(part, numbers, buffers))
         return tuple(body)
 
 
+class Vector:
+    """An array in a message, a tensor of which it holds the bytes, or an object of which it holds the pickle."""
+
+    def __init__(self, kind, dtype, shape, *of_tensor):
+        self.kind, self.dtype, self.shape, self.of_tensor = kind, numpy.dtype(dtype), shape, of_tensor
+        self.size = self.dtype.itemsize * math.prod(shape)  # bytes
+        self.start = 0  # in its buffer
+
+    def read(self, buffer):
+        """What this buffer holds."""
+        array = numpy.ndarray(self.shape, self.dtype, buffer, self.start)
+        if self.kind == "a":
+            array.setflags(write=False)
+            return array if self.shape else array[()]
+        if self.kind == "p":
+            return pickle.loads(array)
+        import torch
+
+        (shape, device), dtype = self.of_tensor, getattr(torch, self.kind)
+        flat = torch.frombuffer(array, dtype=dtype) if array.size else torch.empty(0, dtype=dtype)
+        return flat.reshape(shape).to(device)
+
+
+@cache
+def name_of(dtype):
+    """The text of a numpy dtype; None if it does not say all."""
+    return None if dtype.kind in "OV" else dtype.str
+
+
 def describe(body, numbers, vectors):
-    """The signature of a body; its numbers and its vectors (contiguous arrays) are appended to the two lists."""
+    """The signature of a body; its numbers and its vectors (arrays) are appended to the two lists."""
     signature = []
     for item in body:
         kind = type(item)
-        if kind is int and -(1 << 63) <= item < 1 << 63:
-            signature.append("i")
+        if (kind is int and -(1 << 63) <= item < 1 << 63) or kind is float or kind is bool:
+            signature.append(FORMATS[kind])
             numbers.append(item)
-        elif (kind is numpy.ndarray or isinstance(item, numpy.generic)) and item.dtype.kind not in "OV":
-            signature.append(("a", item.dtype.str, item.shape))
-            vectors.append(numpy.ascontiguousarray(item))
-        elif kind is float:
-            signature.append("f")
-            numbers.append(item)
-        elif kind is bool:
-            signature.append("b")
-            numbers.append(item)
+        elif (kind is numpy.ndarray or isinstance(item, numpy.generic)) and (name := name_of(item.dtype)):
+            signature.append(("a", name, item.shape))
+            vectors.append(item)
         elif item is None:
-            signature.append("n")
+            signature.append(None)
         elif kind is tuple:
             signature.append(("(", *describe(item, numbers, vectors)))
         elif hasattr(item, "untyped_storage"):
@@ -129,6 +144,13 @@ def describe(body, numbers, vectors):
     return tuple(signature)
 
 
+def complete(requests):
+    """Whether all of these MPI requests are complete."""
+    while requests and requests[-1].Test():
+        requests.pop()
+    return not requests
+
+
 class Wire:
     """Bodies between the ranks of a communicator, first in first out from each source. Never blocks."""
 
@@ -140,7 +162,7 @@ class Wire:
         self.sending = []  # [MPI requests, what to call when they are complete]
         self.sent = [0] * comm.size  # by destination; the serial number of the next message
         self.received = [0] * comm.size  # by source
-        self.early = [{} for _ in range(comm.size)]  # by source: serial -> what is not complete, or before its turn
+        self.early = defaultdict(dict)  # by source: serial -> what is not complete, or before its turn
         self.bytes = 0  # handed to MPI
 
     def send(self, index, to, tag, arrival, body, finished=None):
@@ -150,16 +172,14 @@ class Wire:
         layout = self.layouts.get(signature)
         if layout is None:
             layout = self.layouts[signature] = Layout(signature)
-        buffer = self.pool.take(layout.size)
-        layout.head.pack_into(buffer, 0, arrival, self.sent[to], tag, len(layout.text), layout.text)
-        layout.numbers.pack_into(buffer, layout.head.size, *numbers)
-        for place, vector in zip(layout.places, vectors, strict=False):
-            buffer[place] = vector.reshape(-1).view(numpy.uint8)
+        if layout.inline:
+            numbers += [vector.tobytes() for vector in vectors]
+        data = layout.message.pack(arrival, self.sent[to], tag, len(layout.text), layout.text, *numbers)
         comm = self.comms[index]
-        requests = [comm.Isend([buffer, layout.size, MPI.BYTE], to, MESSAGE)]
-        self.bytes += layout.size
+        requests = [comm.Isend([data, MPI.BYTE], to, MESSAGE)]
+        self.bytes += len(data)
         if not layout.inline:
-            for vector in vectors:
+            for vector in map(numpy.ascontiguousarray, vectors):
                 requests.append(comm.Isend([vector, vector.nbytes, MPI.BYTE], to, PAYLOAD))
                 self.bytes += vector.nbytes
         self.sent[to] += 1
@@ -170,7 +190,7 @@ class Wire:
         if self.sending:
             sending, self.sending = self.sending, []  # what is called may send: that is looked at the next time
             for entry in sending:
-                if not MPI.Request.Testall(entry[0]):
+                if not complete(entry[0]):
                     self.sending.append(entry)
                 elif entry[1] is not None:
                     entry[1]()
@@ -178,39 +198,43 @@ class Wire:
 
     def poll(self):
         """What has arrived: a list of (source, communicator, tag, modelled arrival, body)."""
-        arrived = []
-        status = self.status
+        arrived, status = [], self.status
         for index, comm in enumerate(self.comms):
             while (message := comm.Improbe(MPI.ANY_SOURCE, MESSAGE, status)) is not None:
-                size, source = status.Get_count(MPI.BYTE), status.Get_source()
-                buffer = self.pool.take(size)
-                message.Recv([buffer, size, MPI.BYTE])
-                arrival, serial, tag, length = HEADER.unpack_from(buffer)
-                start = HEADER.size + length
-                text = buffer[HEADER.size : start].tobytes()
+                source, data = status.source, bytearray(status.count)
+                message.Recv([data, MPI.BYTE])
+                arrival, serial, tag, length = HEADER.unpack_from(data)
+                text = bytes(data[HEADER.size : HEADER.size + length])
                 layout = self.layouts.get(text)
                 if layout is None:
                     layout = self.layouts[text] = Layout(ast.literal_eval(text.decode()))
-                numbers = layout.numbers.unpack_from(buffer, start)
-                if layout.inline:
-                    requests, vectors = (), [buffer[place] for place in layout.places]
+                requests, buffers = (), repeat(data)
+                if not layout.inline:
+                    requests, buffers = [], []
+                    for vector in layout.vectors:
+                        buffers.append(self.pool.take(vector.size))
+                        requests.append(comm.Irecv([buffers[-1], vector.size, MPI.BYTE], source, PAYLOAD))
+                numbers = layout.numbers.unpack_from(data, layout.start)
+                entry = requests, index, tag, arrival, layout, iter(numbers), iter(buffers)
+                if requests or serial != self.received[source]:
+                    self.early[source][serial] = entry
                 else:
-                    vectors = [self.pool.take(size)[:size] for _, size in layout.vectors]
-                    requests = [comm.Irecv([vector, MPI.BYTE], source, PAYLOAD) for vector in vectors]
-                self.early[source][serial] = (requests, index, tag, arrival, layout, numbers, vectors)
-                self.release(source, arrived)
-        for source, entries in enumerate(self.early):
-            if entries:
-                self.release(source, arrived)
+                    self.deliver(source, entry, arrived)
+        if self.early:
+            self.release(arrived)
         return arrived
 
-    def release(self, source, arrived):
-        """Move what is complete and has its turn to `arrived`."""
-        entries = self.early[source]
-        while (entry := entries.get(self.received[source])) is not None:
-            requests, index, tag, arrival, layout, numbers, vectors = entry
-            if requests and not MPI.Request.Testall(requests):
-                return
-            del entries[self.received[source]]
-            self.received[source] += 1
-            arrived.append((source, index, tag, arrival, layout.build(iter(numbers), iter(vectors))))
+    def release(self, arrived):
+        """Deliver what is complete by now and has its turn."""
+        for source, entries in list(self.early.items()):
+            while (entry := entries.get(self.received[source])) is not None and complete(entry[0]):
+                del entries[self.received[source]]
+                self.deliver(source, entry, arrived)
+            if not entries:
+                del self.early[source]
+
+    def deliver(self, source, entry, arrived):
+        """Move a message to `arrived`."""
+        _, index, tag, arrival, layout, numbers, buffers = entry
+        self.received[source] += 1
+        arrived.append((source, index, tag, arrival, layout.build(layout.parts, numbers, buffers)))
