@@ -1,19 +1,20 @@
 """Virtual events per second of the simulation, beside the same parameter server written in SimPy.
 
-The program is `mpibench.algorithms.async_sgd` as it stands, on workers of sqrt speeds, with gradients that cost nothing:
-f.gradient(x, ξ) is x, a Python float or an array of one element. What is left is the engine, and the arithmetic of the
-update.
+The program is `mpibench.algorithms.async_sgd` as it stands, on workers of sqrt speeds, with gradients that cost
+nothing: f.gradient(x, ξ) is x, a Python float or an array of one element. What is left is the engine, and the
+arithmetic of the update.
 
 An event is what a simulation of this system cannot do without: a computation ends, or a message arrives. Both programs
-have the same ones, three for every update, and are timed from nothing to the last update, with the making of the workers.
+have the same ones, three for every update, and are timed from nothing to the last update, with the making of the
+workers. SimPy's is written for speed: processes for the server and the workers, Stores as mailboxes, puts that nobody
+waits for, and a process for a message only where links take time.
 """
 
 import gc
 import time
 
-from harness import Figure, Row, arguments, in_turn, ratio, show
-
 import numpy
+from harness import Figure, Row, arguments, in_turn, ratio, show
 
 from mpibench.algorithms.async_sgd import AsyncSGD
 from mpibench.engines.simulation import Simulation

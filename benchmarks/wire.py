@@ -2,13 +2,13 @@
 
     python benchmarks/wire.py        or        mpiexec -n 2 python -m mpi4py benchmarks/wire.py
 
-Raw is what one would write by hand for exactly these bytes: Isend and Irecv from and into numpy buffers made beforehand,
-and a header packed and unpacked by `struct`, since the receiver needs it. It knows what comes, from whom and how long it
-is, and waits inside MPI; `mpibench.engines.wire.Wire` knows none of it, gives back a body of fresh arrays, and never
-blocks. Rounds of both take turns.
+Raw is what one would write by hand for exactly these bytes: Isend and Irecv from and into numpy buffers made
+beforehand, and a header packed and unpacked by `struct`, since the receiver needs it. It knows what comes, from whom
+and how long it is, and waits inside MPI; `mpibench.engines.wire.Wire` knows none of it, gives back a body of fresh
+arrays, and never blocks. Rounds of both take turns.
 
-Latency is half a round trip, of a body of one number alone and with a vector of 8 bytes, and ends when the body has been
-built. Bandwidth counts the bytes of the vector.
+Latency is half a round trip, of a body of one number alone and with a vector of 8 bytes, and ends when the body has
+been built. Bandwidth counts the bytes of the vector.
 """
 
 import gc
@@ -107,7 +107,7 @@ def half_round_trip(comm, side, rounds):
 
 
 def parts_of(comm, size):
-    """Bytes of the MPI messages that a Wire makes of such a body."""
+    """Bytes of the MPI messages that a Wire makes of a body with a vector of so many bytes."""
     side = OfMpibench(comm, size)
     half_round_trip(comm, side, 1)
     total = side.wire.bytes
@@ -115,12 +115,12 @@ def parts_of(comm, size):
 
 
 def compare(comm, size, rounds, repetitions):
-    """Seconds for one way of both sides, as two lists of which the entries with the same place were measured together."""
-    raw, ours = Raw(comm, size, parts_of(comm.Dup(), size)), OfMpibench(comm.Dup(), size)
+    """Seconds for one way of both sides, as two lists; entries at the same place were measured together."""
+    sides = {"raw": Raw(comm, size, parts_of(comm.Dup(), size)), "ours": OfMpibench(comm.Dup(), size)}
+    cases = {name: lambda side=side: half_round_trip(comm, side, rounds) for name, side in sides.items()}
     gc.collect()
-    sides = {name: lambda side=side: half_round_trip(comm, side, rounds) for name, side in (("raw", raw), ("ours", ours))}
-    in_turn(sides, 2)  # buffers, layouts and connections are made
-    times = in_turn(sides, repetitions)
+    in_turn(cases, 2)  # buffers, layouts and connections are made
+    times = in_turn(cases, repetitions)
     return times["ours"], times["raw"]
 
 

@@ -52,6 +52,7 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/watch": ({"mpibench.node"}, set()),
     "mpibench/watchdog": ({"mpibench.node"}, set()),
     "mpibench/journal": ({"numpy"}, set()),
+    "mpibench/doorbell": (set(), set()),
     "mpibench/runner": (
         {"numpy", "mpibench.journal", "mpibench.node", "mpibench.provenance", "mpibench.seeds", "mpibench.watch"},
         {"mpibench.engines.simulation", "mpibench.engines.mpi", "mpibench.clocks"},
@@ -64,7 +65,7 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/engines/__init__": (set(), set()),
     "mpibench/engines/simulation": ({"mpibench.node"}, set()),
     "mpibench/engines/mpi": (
-        {"numpy", "mpi4py", "mpibench.node", "mpibench.watchdog", "mpibench.engines.wire"},
+        {"numpy", "mpi4py", "mpibench.doorbell", "mpibench.node", "mpibench.watchdog", "mpibench.engines.wire"},
         set(),
     ),
     "mpibench/engines/wire": ({"numpy", "mpi4py"}, {"torch"}),

@@ -58,12 +58,14 @@ def short(value):
 
 
 def arguments(text, repetitions, **more):
-    """The command line: `--json`, `--repetitions`, and a flag for each of `more`, its name to (type, default, help)."""
+    """The command line: `--json`, `--repetitions`, and a flag for each of `more`, its name to (type, default, help);
+    one of type bool takes no value."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--repetitions", type=int, default=repetitions, help=f"of every case, {repetitions} unless given")
+    parser.add_argument("--repetitions", type=int, default=repetitions, help="of every case (default: %(default)s)")
     for name, (kind, default, words) in more.items():
-        parser.add_argument(f"--{name}", type=kind, default=default, help=words)
+        how = {"action": "store_true"} if kind is bool else {"type": kind, "default": default}
+        parser.add_argument(f"--{name}", help=words, **how)
     return parser.parse_args()
 
 
@@ -127,10 +129,12 @@ def under_mpi(ranks, file, seconds):
             sys.exit(f"{Path(file).name} needs an MPI launcher; MPIEXEC=... names one")
         flags = shlex.split(os.environ.get("MPIEXEC_FLAGS", ""))
         command = [launcher, *flags, "-n", str(ranks), sys.executable, "-m", "mpi4py", file, *sys.argv[1:]]
-        try:
-            sys.exit(subprocess.run(command, stdin=subprocess.DEVNULL, timeout=seconds).returncode)
-        except subprocess.TimeoutExpired:
-            sys.exit(f"{Path(file).name} has not ended in {seconds} s")
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+            try:
+                sys.exit(process.wait(seconds))
+            except subprocess.TimeoutExpired:
+                process.terminate()  # the launcher ends its ranks
+                sys.exit(f"{Path(file).name} has not ended in {seconds} s")
     from mpi4py import MPI
 
     if MPI.COMM_WORLD.size != ranks:

@@ -19,10 +19,12 @@ from heapq import heappop
 import numpy
 from mpi4py import MPI
 
+from mpibench.doorbell import Doorbell
 from mpibench.engines.wire import Wire
 from mpibench.node import ENDS, NEVER, SECOND, Agenda, Link, Node, Task
 from mpibench.watchdog import Watchdog
 
+RUNG_NS = 5_000_000  # ns between two polls, at most, where ranks ring for each other
 INLINE_SECONDS = 1e-3  # native: a longer gradient is computed in the helper thread
 
 
@@ -93,10 +95,10 @@ class MPIEngine(Agenda):
     """Runs a program on the first ranks of a communicator; the others sit out. All ranks of `comm` call `run`.
 
     `clock` is "emulated" or "native"; `time_scale` wall seconds per modelled second (emulated); `margin_seconds` what a
-    delivery waits beyond its instant, so that what is late can still be put in order; `pause_seconds` the longest time between two polls;
-    `offset` of this rank's clock to rank 0's in ns; `strict`: give up at the first order violation. After `run`: `node`
-    (None on ranks that sit out), `end` (ns), `lateness` (seconds, a value per delivery), `order_violations`,
-    `overruns` (computations that took longer than modelled).
+    delivery waits beyond its instant, so that what is late can still be put in order; `pause_seconds` the longest time
+    between two polls; `offset` of this rank's clock to rank 0's in ns; `strict`: give up at the first order violation.
+    After `run`: `node` (None on ranks that sit out), `end` (ns), `lateness` (seconds, a value per delivery),
+    `order_violations`, `overruns` (computations that took longer than modelled).
     """
 
     def __init__(self, comm, clock="emulated", time_scale=1.0, margin_seconds=0.0, pause_seconds=1e-3,
@@ -137,6 +139,7 @@ class MPIEngine(Agenda):
             self.comm = part
             self.control = part.Dup()
             self.wire = Wire(part)
+            self.bell = Doorbell(part)
             node = self.node = Node(self, part.rank, cluster)
             node.journal = journal
             if cluster.until is not None:
@@ -153,6 +156,7 @@ class MPIEngine(Agenda):
                 self.frozen.check_all()
             finally:
                 watchdog.over.set()
+                self.bell.close()
                 if self.thread is not None:
                     self.thread.shutdown(wait=True, cancel_futures=True)
                 for task in list(node.tasks):
@@ -199,7 +203,7 @@ class MPIEngine(Agenda):
         self.limit = min(self.limit, limit)
         for other in range(self.comm.size):
             if other != self.node.rank:
-                self.wire.send(0, other, -1, 0, limit)
+                self.transport(0, other, -1, 0, limit)
 
     def due(self, event):
         """When this event may happen, on the wall."""
@@ -245,18 +249,23 @@ class MPIEngine(Agenda):
         return self.marks[1][int(counted.nonzero()[0][-1])] if counted.any() else 0
 
     def rest(self, pause, wall):
-        """Nothing to do: sleep to the next known instant, or twice as long as last time, up to the longest pause."""
-        pause = min(max(2 * pause, 20_000), self.longest_pause)
+        """Nothing to do: sleep until somebody rings or to the next known instant.
+
+        Where nobody can ring, or somebody did and nothing has come, look again, each time after twice as long. Returns
+        the pause from which to go on.
+        """
+        ringing = self.clock == "emulated" and self.bell.everybody and not (self.wire.sending or self.wire.early)
+        if ringing and (pause == 0 or pause >= self.longest_pause):
+            asked, pause = RUNG_NS, 0
+        else:
+            asked = pause = min(max(2 * pause, 20_000), self.longest_pause)
         if self.events:
+            self.heartbeat = time.perf_counter_ns()  # a planned wait is no stall
             next_ns = (self.due(self.events[0]) - wall) * self.scale
             if next_ns < 30_000:  # too short for a sleep
                 return pause
-            time.sleep(min(pause, next_ns - 20_000) / SECOND)
-        else:
-            time.sleep(pause / SECOND)
-        if self.events:  # a planned wait is no stall
-            self.heartbeat = time.perf_counter_ns()
-        return pause
+            asked = min(asked, next_ns - 20_000)
+        return 1 if self.bell.wait(asked / SECOND) else pause
 
     def progress(self):
         """Move messages; what arrives becomes events. True if anything came."""
@@ -279,7 +288,12 @@ class MPIEngine(Agenda):
 
     def carry(self, send, arrival):
         """A message leaves with its modelled arrival."""
-        self.wire.send(send.communicator.index, send.link.to, send.tag, arrival, send.body)
+        self.transport(send.communicator.index, send.link.to, send.tag, arrival, send.body)
+
+    def transport(self, index, to, *message):
+        """Send, and wake the receiver: at once, for large vectors wait for it, and when all has left."""
+        self.wire.send(index, to, *message, lambda: self.bell.ring(to))
+        self.bell.ring(to)
 
     def begin(self, computation):
         """A computation begins: emulated, evaluate at once and let it end when it should; native, compute."""
@@ -318,11 +332,11 @@ class MPIEngine(Agenda):
         self.stopping = True
         while self.wire.progress():
             self.late(self.wire.poll())
-            time.sleep(1e-4)
+            self.bell.wait(1e-3)
         barrier = self.control.Ibarrier()
         while not barrier.Test():
             self.late(self.wire.poll())
-            time.sleep(1e-4)
+            self.bell.wait(1e-3)
         expected = self.control.alltoall(self.wire.sent)
         while self.wire.received != expected:
             self.late(self.wire.poll())
