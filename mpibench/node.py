@@ -140,6 +140,14 @@ class Timer(Request):
 
     __slots__ = ("args", "began", "cancelled", "cost", "function", "node")
 
+    def __init__(self, node, function, args, cost):
+        self.done = self.cancelled = False
+        self.task = self.value = None
+        self.node = node
+        self.function = function
+        self.args = args
+        self.cost = cost
+
     def evaluate(self):
         """The value, computed once."""
         self.value = self.function(*self.args)
@@ -184,9 +192,9 @@ class Mailbox:
         self.tag = tag
         self.newest_only = newest_only
         self.age = 0
-        self.queue = deque()  # [source, body], in order of arrival; body is None once it has been taken
-        self.by_source = defaultdict(deque)
-        self.anybodys = deque()  # receives that wait for any source
+        self.queue = ()  # [source, body], in order of arrival; body is None once it has been taken
+        self.by_source = None  # made, like the queue, when a message has to wait: most never do
+        self.anybodys = []  # receives that wait for any source
         self.waiting = {}  # receives that wait for one source, by source
 
     def put(self, source, body):
@@ -197,12 +205,14 @@ class Mailbox:
             if ours and not (first and first[0].age < ours[0].age):
                 first = ours
         if first:
-            request = first.popleft()
+            request = first.pop(0)
             request.done = True
             request.value = tuple.__new__(Message, (source, body))
             if request.task is not None:
                 request.task.step()
             return
+        if self.by_source is None:
+            self.queue, self.by_source = deque(), defaultdict(deque)
         earlier = self.by_source[source]
         if self.newest_only and earlier:
             earlier[-1][1] = body
@@ -213,19 +223,12 @@ class Mailbox:
 
     def take(self, source):
         """The first message from this source, or None."""
-        if source == ANY:
-            queue = self.queue
-            while queue and queue[0][1] is None:
-                queue.popleft()
-            if not queue:
-                return None
-            item = queue.popleft()
-            self.by_source[item[0]].popleft()
-            return tuple.__new__(Message, item)
-        queue = self.by_source.get(source)
-        if not queue:
+        if not self.queue:
             return None
-        item = queue.popleft()
+        earlier = self.by_source.get(self.queue[0][0] if source == ANY else source)
+        if not earlier:
+            return None
+        item = earlier.popleft()
         message = tuple.__new__(Message, item)
         item[1] = None
         while self.queue and self.queue[0][1] is None:
@@ -242,7 +245,7 @@ class Mailbox:
         request.mailbox = self
         request.source = source
         request.age = self.age = self.age + 1
-        (self.anybodys if source == ANY else self.waiting.setdefault(source, deque())).append(request)
+        (self.anybodys if source == ANY else self.waiting.setdefault(source, [])).append(request)
 
     def forget(self, request):
         """This receive waits no longer."""
@@ -278,7 +281,7 @@ class Link:
         self.edge = edge
         self.lost = lost
         self.free_at = 0
-        self.waiting = deque()
+        self.waiting = []
         self.leaving = []
         self.called = False
         self.messages = self.bytes = 0
@@ -339,27 +342,11 @@ class Link:
         left = [request for request in self.leaving if request.free_at <= now]
         self.leaving = [request for request in self.leaving if request.free_at > now]
         if self.waiting and self.free_at <= now:
-            self.depart(self.waiting.popleft())
+            self.depart(self.waiting.pop(0))
         if self.waiting or self.leaving:
             self.call_when_free()
         for request in left:
             request.finish()
-
-
-class Links(dict):
-    """The links from a rank by destination, opened at first use."""
-
-    __slots__ = ("node",)
-
-    def __init__(self, node):
-        self.node = node
-
-    def __missing__(self, to):
-        node = self.node
-        if not 0 <= to < node.size or to == node.rank:
-            raise ValueError(f"rank {node.rank} cannot send to rank {to}: there are ranks 0 to {node.size - 1}")
-        link = self[to] = node.engine.link(node, to)
-        return link
 
 
 class Communicator:
@@ -403,7 +390,7 @@ class Communicator:
             request.vector_bytes, request.other_bytes = size, 0
         request.free_at = None  # not known before it leaves
         request.replaced = None  # the older message whose place it took, if any
-        link = request.link = node.links[to]
+        link = request.link = node.links.get(to) or node.open_link(to)
         link.submit(request)
         return request
 
@@ -449,11 +436,11 @@ class Node(Communicator):
         self.size = cluster.size
         self.workers = range(1, cluster.size)  # the ranks other than a server's
         self.duration = cluster.durations(rank)
-        self.links = Links(self)
+        self.links = {}
         self.joined = [self]
         self.tasks = {}
         self.running = None
-        self.backlog = deque()
+        self.backlog = []
         self.gradients = self.stopped = self.busy = 0
         self.journal = None
         self.fingerprint = 0
@@ -473,22 +460,11 @@ class Node(Communicator):
     def compute(self, function, *args, cost=1.0):
         """Compute function(*args), which takes the time of `cost` gradients of this rank, one after another."""
         self.freeze(args)
-        request = self.timer(function, args, cost)
+        request = Timer(self, function, args, cost)
         if self.running is None:
             self.begin(request)
         else:
             self.backlog.append(request)
-        return request
-
-    def timer(self, function, args, cost):
-        """A Timer of this rank that nobody waits for yet."""
-        request = Timer()
-        request.done = request.cancelled = False
-        request.task = request.value = None
-        request.node = self
-        request.function = function
-        request.args = args
-        request.cost = cost
         return request
 
     def begin(self, request):
@@ -505,13 +481,13 @@ class Node(Communicator):
             self.journal.note(now, kind, now - computation.began, cost)
         self.running = None
         if self.backlog:
-            self.begin(self.backlog.popleft())
+            self.begin(self.backlog.pop(0))
 
     def sleep(self, seconds):
         """Do nothing for so long."""
         if not 0 <= seconds < math.inf:
             raise ValueError(f"rank {self.rank} cannot sleep for {seconds} s")
-        request = self.timer(None, None, 0)
+        request = Timer(self, None, None, 0)
         self.engine.at(self.engine.time + round(seconds * SECOND), self.rank, ENDS, request)
         return request
 
@@ -527,6 +503,13 @@ class Node(Communicator):
         self.joined.append(communicator)
         self.engine.join(communicator)
         return communicator
+
+    def open_link(self, to):
+        """The link to this rank, at its first use."""
+        if not 0 <= to < self.size or to == self.rank:
+            raise ValueError(f"rank {self.rank} cannot send to rank {to}: there are ranks 0 to {self.size - 1}")
+        link = self.links[to] = self.engine.link(self, to)
+        return link
 
     def freeze(self, items):
         """Law 3: what is handed over is never written again. Returns the bytes of its vectors and of all else."""
