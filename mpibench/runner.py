@@ -15,8 +15,8 @@ from mpibench.seeds import Purpose, generator
 from mpibench.watch import Watch
 
 WALL_OF_A_LINK = 1e-3  # wall seconds that an emulated message should have at least to travel, doubled on shared cores
-WALL_OF_A_MESSAGE = 8e-5  # wall seconds that a rank needs to send or to receive one
-LOAD = 0.5  # share of the cores that an emulation may keep busy
+WALL_OF_A_MESSAGE = 2e-4  # wall seconds of a core that a message costs, both ends together
+LOAD = 0.25  # share of the cores that an emulation may keep busy: others want them, and waking takes time
 JOURNAL_NS = 50_000_000  # resolution of the journal of a native run
 ATTEMPTS = 6  # at an emulation without order violations, each at half the pace of the last
 

@@ -24,7 +24,7 @@ from mpibench.engines.wire import Wire
 from mpibench.node import ENDS, NEVER, SECOND, Agenda, Link, Node, Task
 from mpibench.watchdog import Watchdog
 
-RUNG_NS = 5_000_000  # ns between two polls, at most, where ranks ring for each other
+RUNG_NS = 50_000_000  # ns between two polls, at most, where ranks ring for each other
 INLINE_SECONDS = 1e-3  # native: a longer gradient is computed in the helper thread
 
 
