@@ -639,14 +639,14 @@ def test_a_native_synchronous_method_gives_the_bits_of_the_simulation(comm, all_
 
 @mpi
 def test_a_native_long_computation_leaves_messages_moving(comm, all_assert, engine, toy_cluster):
-    """While a gradient of 50 ms is computed in the helper thread, the rank answers; what is stopped is not reported."""
+    """While a gradient of 0.4 s is computed in the helper thread, the rank answers; what is stopped is not reported."""
     import time
 
     log = []
 
     async def computing(node):
         for k in range(3):
-            await node.compute(time.sleep, 0.05)
+            await node.compute(time.sleep, 0.4)
             log.append(k)
 
     async def program(node):
