@@ -130,6 +130,11 @@ def receive(wire, count):
     return arrived
 
 
+def bits(array):
+    """All that an array says, to the last bit; not what lies in the unused bytes of extended precision."""
+    return repr(array.tolist()) if array.dtype in (numpy.longdouble, numpy.clongdouble) else array.tobytes()
+
+
 def alike(sent, received):
     """The same value of the same type, to the last bit; an array of no dimensions comes as a number."""
     if isinstance(sent, tuple):
@@ -137,7 +142,7 @@ def alike(sent, received):
     if isinstance(sent, numpy.ndarray | numpy.generic):
         return (
             type(received) is (numpy.ndarray if sent.shape else sent.dtype.type)
-            and (sent.dtype, sent.shape, sent.tobytes()) == (received.dtype, received.shape, received.tobytes())
+            and (sent.dtype, sent.shape, bits(sent)) == (received.dtype, received.shape, bits(received))
             and not (received.shape and received.flags.writeable and not sent.dtype.names)  # those are pickled
         )
     if hasattr(sent, "untyped_storage"):
