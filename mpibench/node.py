@@ -94,7 +94,10 @@ class Task(Request):
         if self.waits_for is not None:
             self.waits_for.cancel()
         self.node.tasks.pop(self, None)
-        self.done = True
+        self.finish()  # who waits for it goes on with None
+
+    def __repr__(self):
+        return f"task {self.coroutine.cr_code.co_qualname}"
 
     def where(self):
         """File, line and name of the coroutine's innermost wait."""
@@ -186,13 +189,14 @@ class Timer(Request):
 class Mailbox:
     """Messages of one tag on one communicator of a rank, and who waits for them; first in, first out by source."""
 
-    __slots__ = ("age", "anybodys", "by_source", "newest_only", "queue", "tag", "waiting")
+    __slots__ = ("age", "anybodys", "by_source", "newest_only", "queue", "tag", "taken", "waiting")
 
     def __init__(self, tag, newest_only):
         self.tag = tag
         self.newest_only = newest_only
         self.age = 0
         self.queue = ()  # [source, body], in order of arrival; body is None once it has been taken
+        self.taken = 0  # entries of the queue whose body is None
         self.by_source = None  # made, like the queue, when a message has to wait: most never do
         self.anybodys = []  # receives that wait for any source
         self.waiting = {}  # receives that wait for one source, by source
@@ -231,8 +235,13 @@ class Mailbox:
         item = earlier.popleft()
         message = tuple.__new__(Message, item)
         item[1] = None
+        self.taken += 1
         while self.queue and self.queue[0][1] is None:
             self.queue.popleft()
+            self.taken -= 1
+        if self.taken > 100 and 2 * self.taken > len(self.queue):  # behind a message that nobody reads
+            self.queue = deque(item for item in self.queue if item[1] is not None)
+            self.taken = 0
         return message
 
     def serve(self, request, source):
@@ -575,9 +584,11 @@ class Agenda:
         heappush(self.events, (time, rank, kind, self.age, event))
 
     def begin(self, computation):
-        """A computation begins: its end is known."""
+        """A computation begins: its end is known, and returned."""
         node = computation.node
-        self.at(self.time + node.duration(computation.cost, self.time), node.rank, ENDS, computation)
+        end = self.time + node.duration(computation.cost, self.time)
+        self.at(end, node.rank, ENDS, computation)
+        return end
 
     def link(self, node, to):
         """A modelled link."""

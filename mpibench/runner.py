@@ -122,11 +122,12 @@ def simulate(cell, seed, show=None):
         )
         for node in engine.nodes
     ]
-    return result_of(cell, seed, problem, watch, watch.snapshots, tallies, engine.time / SECOND)
+    return result_of(cell, problem, watch, tallies, engine.time / SECOND)
 
 
-def result_of(cell, seed, problem, watch, snapshots, tallies, seconds):
+def result_of(cell, problem, watch, tallies, seconds):
     """Put together what a run has left."""
+    snapshots = watch.snapshots
     trace = {
         "time": numpy.array([s.seconds for s in snapshots]),
         "iteration": numpy.array([s.iteration for s in snapshots]),
@@ -277,7 +278,7 @@ def once(comm, cell, seed, problem, gradient_seconds, pace=None):
     if comm.rank != 0:
         return None, violations
     tallies = [entry[0] for entry in everybody]
-    result = result_of(cell, seed, problem, watch, watch.snapshots, tallies, engine.end / SECOND)
+    result = result_of(cell, problem, watch, tallies, engine.end / SECOND)
     result.ranks["bytes_handed_to_mpi"] = numpy.array([tally.handed_to_mpi for tally in tallies])
     result.clock = {name: numpy.array([entry[4][name] for entry in everybody]) for name in everybody[0][4]}
     result.clock["start_spread_seconds"] = float(numpy.ptp(result.clock["start_seconds"]))

@@ -612,6 +612,34 @@ def test_cancel_frees_the_processor_at_once_and_the_backlog_goes_on(simulate):
     assert (node.gradients, node.stopped, node.busy) == (2, 1, 2.25 * SECOND)
 
 
+def test_who_waits_for_a_task_that_is_cancelled_goes_on(simulate):
+    log = []
+
+    async def program(node):
+        job = node.start(forever(node))
+        node.start(note(log, "waiter", job))
+        await node.sleep(1.0)
+        job.cancel()
+        log.append(("canceller", node.now()))
+        await node.sleep(1.0)
+
+    simulate(program)
+    assert log == ["waiter", ("canceller", 1.0)]
+
+
+def test_what_was_taken_behind_an_unread_message_is_forgotten():
+    node = SimpleNamespace(inboxes=[Mailboxes(set())])
+    communicator = Communicator(node, 0, None, None)
+    box = communicator.mailboxes[A]
+    box.put(1, ("unread",))
+    for k in range(5000):
+        box.put(2, (k,))
+        assert communicator.recv(A, 2).value == Message(2, (k,))
+    box.put(2, ("last",))
+    assert len(box.queue) < 250
+    assert communicator.drain(A) == [Message(1, ("unread",)), Message(2, ("last",))]
+
+
 def test_a_cancelled_sleep_never_ends(simulate):
     log = []
 

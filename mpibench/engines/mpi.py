@@ -119,7 +119,7 @@ class MPIEngine(Agenda):
         self.last = (-1, -1)
         self.marks = (array("q"), array("q"))  # time and fingerprint after each event
         self.finished = deque()  # native: what the helper thread has done
-        self.thread = None
+        self.thread = ThreadPoolExecutor(1)
         self.gradient_seconds = 0.0
         self.node = None
 
@@ -137,7 +137,6 @@ class MPIEngine(Agenda):
         part = self.world.Split(0 if self.world.rank < cluster.size else MPI.UNDEFINED)
         if part != MPI.COMM_NULL:  # the others sit out
             self.comm = part
-            self.control = part.Dup()
             self.wire = Wire(part)
             self.bell = Doorbell(part)
             node = self.node = Node(self, part.rank, cluster)
@@ -157,11 +156,10 @@ class MPIEngine(Agenda):
             finally:
                 watchdog.over.set()
                 self.bell.close()
-                if self.thread is not None:
-                    self.thread.shutdown(wait=True, cancel_futures=True)
+                self.thread.shutdown(wait=True, cancel_futures=True)
                 for task in list(node.tasks):
                     task.coroutine.close()
-            for comm in (*reversed(self.wire.comms), self.control):
+            for comm in reversed(self.wire.comms):
                 comm.Free()
         patiently(self.world.Ibarrier())
         return self.limit[1] if self.limit[1] < NEVER else None
@@ -177,21 +175,19 @@ class MPIEngine(Agenda):
 
     def loop(self, program):
         """Let event after event happen, each when its time has come."""
-        events, rank = self.events, self.node.rank
-        pause = 0
+        events, rank, pause = self.events, self.node.rank, 0
         while not program.done:
             moved = self.progress()
             wall = self.wall()
-            if events and (events[0][0], rank) <= self.limit and self.due(events[0]) <= wall:
+            pending = events and (events[0][0], rank) <= self.limit
+            if pending and self.due(events[0]) <= wall:
                 self.step(*heappop(events), wall)
                 pause = 0
             elif moved:
                 pause = 0
             elif self.stopping and self.clock == "native":
                 return
-            elif wall > self.limit[0] + self.margin / self.scale and not (
-                events and (events[0][0], rank) <= self.limit
-            ):
+            elif wall > self.limit[0] + self.margin / self.scale and not pending:
                 self.time = max(self.time, min(self.limit[0], wall))
                 return
             else:
@@ -226,10 +222,9 @@ class MPIEngine(Agenda):
                     self.tell((-1, rank))
             self.last = max(self.last, (time_, kind))
             self.time = max(self.time, time_)
-            node = self.node
-            node.fingerprint = hash((node.fingerprint, time_, kind))
+            self.node.fingerprint = hash((self.node.fingerprint, time_, kind))
             self.marks[0].append(time_)
-            self.marks[1].append(node.fingerprint)
+            self.marks[1].append(self.node.fingerprint)
         event.happen()
 
     def takes_no_time(self, source):
@@ -298,13 +293,9 @@ class MPIEngine(Agenda):
     def begin(self, computation):
         """A computation begins: emulated, evaluate at once and let it end when it should; native, compute."""
         if self.clock == "emulated":
-            end = self.time + computation.node.duration(computation.cost, self.time)
             computation.evaluate()
-            self.overruns += self.wall() > end
-            self.at(end, computation.node.rank, ENDS, computation)
+            self.overruns += self.wall() > super().begin(computation)
         elif self.gradient_seconds > INLINE_SECONDS:
-            if self.thread is None:
-                self.thread = ThreadPoolExecutor(1)
             self.thread.submit(self.measure, computation)
         else:
             self.measure(computation)
@@ -333,11 +324,11 @@ class MPIEngine(Agenda):
         while self.wire.progress():
             self.late(self.wire.poll())
             self.bell.wait(1e-3)
-        barrier = self.control.Ibarrier()
+        barrier = self.comm.Ibarrier()
         while not barrier.Test():
             self.late(self.wire.poll())
             self.bell.wait(1e-3)
-        expected = self.control.alltoall(self.wire.sent)
+        expected = self.comm.alltoall(self.wire.sent)
         while self.wire.received != expected:
             self.late(self.wire.poll())
 

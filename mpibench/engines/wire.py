@@ -24,6 +24,7 @@ from mpi4py import MPI
 HEADER = struct.Struct("<qqii")
 INLINE = 32 * 1024
 MESSAGE, PAYLOAD = 1, 2  # MPI tags
+MOST_LAYOUTS = 2000
 FORMATS = {int: "q", float: "d", bool: "?7x"}  # of numbers, 8 bytes each, in a signature as in a struct
 
 
@@ -169,9 +170,7 @@ class Wire:
         """Begin to send on communicator `index`; `finished()` is called once the send is complete."""
         numbers, vectors = [], []
         signature = describe(body, numbers, vectors)
-        layout = self.layouts.get(signature)
-        if layout is None:
-            layout = self.layouts[signature] = Layout(signature)
+        layout = self.layouts.get(signature) or self.learn(signature, signature)
         if layout.inline:
             numbers += [vector.tobytes() for vector in vectors]
         data = layout.message.pack(arrival, self.sent[to], tag, len(layout.text), layout.text, *numbers)
@@ -184,6 +183,13 @@ class Wire:
                 self.bytes += vector.nbytes
         self.sent[to] += 1
         self.sending.append((requests, finished))
+
+    def learn(self, key, signature):
+        """The layout of a signature, kept under `key`; bodies of ever new sizes do not fill the memory."""
+        if len(self.layouts) >= MOST_LAYOUTS:
+            self.layouts.clear()
+        layout = self.layouts[key] = Layout(signature)
+        return layout
 
     def progress(self):
         """Let sends complete; true while some are under way."""
@@ -205,9 +211,7 @@ class Wire:
                 message.Recv([data, MPI.BYTE])
                 arrival, serial, tag, length = HEADER.unpack_from(data)
                 text = bytes(data[HEADER.size : HEADER.size + length])
-                layout = self.layouts.get(text)
-                if layout is None:
-                    layout = self.layouts[text] = Layout(ast.literal_eval(text.decode()))
+                layout = self.layouts.get(text) or self.learn(text, ast.literal_eval(text.decode()))
                 requests, buffers = (), repeat(data)
                 if not layout.inline:
                     requests, buffers = [], []
