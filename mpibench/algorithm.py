@@ -8,7 +8,8 @@ x       the start, a vector: a numpy array or a torch tensor, never written, onl
 f       this worker's objective: `ξ = f.sample()` draws a sample, `f.gradient(x, ξ)` is its stochastic gradient, to be
         handed to `node.compute`
 watch   `while watch(k, x):` shows iteration k and its point and asks whether to go on; `watch.used(i, delay)` and
-        `watch.discarded(i, delay)` say what became of a gradient of rank i that was computed `delay` updates ago
+        `watch.discarded(i, delay)` say what became of a gradient of rank i that was computed `delay` updates ago, and
+        `watch.reused(delay)` that the next update uses one so old once more
 
 The first coroutine to return ends the run on every rank, so no algorithm has shutdown code.
 """
@@ -25,6 +26,10 @@ class Algorithm:
 
     newest_only: ClassVar[frozenset] = frozenset()  # tags of which only the newest message to a rank matters
     tolerates_loss: ClassVar[bool] = False  # whether an experiment may lose this method's messages
+    clocks: ClassVar[frozenset] = frozenset({"virtual", "emulated", "native"})  # on which it can run
+
+    def check(self, workers):
+        """Raise ValueError, one sentence, where these parameters make no sense for this number of workers."""
 
 
 class Centralized(Algorithm):

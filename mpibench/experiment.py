@@ -396,8 +396,17 @@ class Reader:
         if experiment.compute is None and ("simulation" in engines or settings.clock == "emulated"):
             self.refuse(("heterogeneity",), 'lacks `compute`, for example { profile = "equal", unit_seconds = 1.0 }')
         labels = [m.label for m in experiment.methods]
+        clocks = {"virtual" if engine == "simulation" else settings.clock for engine in engines}
         for method in experiment.methods:
             at = ("algorithm", method.label)
+            for point in method.points:
+                try:
+                    point.check(settings.workers)
+                except ValueError as error:
+                    self.refuse(at, str(error))
+            if missing := clocks - method.points[0].clocks:
+                there = " or ".join(sorted(method.points[0].clocks))
+                self.refuse(at, f"cannot run on the {min(missing)} clock, only on: {there}")
             if labels.count(method.label) > 1:
                 self.refuse(at, "stands twice; give each of the tables its own `label`")
             if experiment.loss.probability > 0 and not method.points[0].tolerates_loss:

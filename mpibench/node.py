@@ -424,6 +424,7 @@ class Cluster:
     edge: Callable[[int, int], Any]  # source, destination -> latency_ns, instant, transmission(vector and other bytes)
     lost: Callable[[int, int], Callable | None]  # source, destination -> () -> bool
     random: Callable[[int], Any]  # rank -> Generator, the method's own randomness
+    speed: Callable[[int], Any] | None = None  # worker -> mean_seconds, least_seconds, within(seconds): see Node.speed
     newest_only: frozenset = frozenset()
     until: int | None = None  # no event after this instant, in ns
 
@@ -465,6 +466,11 @@ class Node(Communicator):
     def now(self):
         """Seconds on the run's clock."""
         return self.engine.time / SECOND
+
+    def speed(self, i):
+        """What is known before the run of the seconds that worker i = 1..n needs for a gradient: `mean_seconds`,
+        `least_seconds`, and `within(seconds)`, the probability of no more than these. By the model, or as measured."""
+        return self.cluster.speed(i)
 
     def compute(self, function, *args, cost=1.0):
         """Compute function(*args), which takes the time of `cost` gradients of this rank, one after another."""
@@ -512,6 +518,11 @@ class Node(Communicator):
         self.joined.append(communicator)
         self.engine.join(communicator)
         return communicator
+
+    def share(self, x):
+        """One model in memory that all ranks share, x at the start: see `mpibench.shared_memory.SharedModel`. Once a run,
+        by all ranks; not on the emulated clock."""
+        return self.engine.share(self, x)
 
     def open_link(self, to):
         """The link to this rank, at its first use."""

@@ -5,6 +5,8 @@ import math
 import os
 import time
 from dataclasses import dataclass, field
+from functools import cache
+from typing import NamedTuple
 
 import numpy
 
@@ -54,8 +56,34 @@ class Tally:
     handed_to_mpi: int = 0
 
 
-def cluster_of(cell, seed, problem):
-    """The modelled machine of a run."""
+class Speed(NamedTuple):
+    """What is known of a worker before the run, see `Node.speed`."""
+
+    mean_seconds: float
+    least_seconds: float
+    within: object  # seconds -> probability
+
+
+def speed_by(cell, measured):
+    """worker -> Speed: as the model has it, or from the seconds `measured` on each rank where nothing is modelled."""
+    if cell.clock == "native":
+        seconds = {cell.algorithm.worker_number(rank): s for rank, s in enumerate(measured or ())}
+        return lambda i: Speed(seconds[i], seconds[i], lambda limit: float(limit >= seconds[i]))
+
+    @cache
+    def of_all():
+        return cell.compute.mean_seconds(cell.workers), cell.compute.least_seconds(cell.workers)
+
+    def speed(i):
+        mean, least = of_all()
+        within = lambda limit: cell.compute.within(i, cell.workers, limit)  # noqa: E731
+        return Speed(float(mean[i - 1]), float(least[i - 1]), within)
+
+    return speed
+
+
+def cluster_of(cell, seed, problem, measured=None):
+    """The modelled machine of a run; `measured`: on the native clock, seconds per gradient of each rank."""
     algorithm, workers = cell.algorithm, cell.workers
     number = algorithm.worker_number
     server = 0 if number(0) == 0 else None
@@ -75,20 +103,22 @@ def cluster_of(cell, seed, problem):
         edge=lambda source, to: cell.links.edge(source, to, server, problem.model_bytes, cell.graph),
         lost=lost,
         random=lambda rank: generator(seed, Purpose.METHOD, number(rank)),
+        speed=speed_by(cell, measured),
         newest_only=algorithm.newest_only,
         until=round(cell.stop.seconds * SECOND) if cell.stop.seconds else None,
     )
 
 
 def program_of(cell, problem, watches, **watching):
-    """What every rank runs; the rank's watch is put into `watches`."""
+    """What every rank runs; the rank's watch is put into `watches`. Rank 0's takes snapshots, as `watching` says."""
 
     def program(node):
         i = cell.algorithm.worker_number(node.rank)
         objective = problem.objective(i) if i else None
-        watch = watches[node.rank] = Watch(
-            node, cell.stop, cell.snapshot, problem.metrics, cell.record_updates, **watching
-        )
+        observer = node.rank == 0
+        snapshot, record = (cell.snapshot, cell.record_updates) if observer else (None, False)
+        watch = Watch(node, cell.stop, snapshot, problem.metrics, record, **(watching if observer else {}))
+        watches[node.rank] = watch
         return cell.algorithm.program(node, problem.start(), objective, watch)
 
     return program
@@ -109,9 +139,11 @@ def simulate(cell, seed, show=None):
     watching = {"evaluate": problem.evaluate, "counters": counters, "show": show}
     with numpy.errstate(over="ignore", invalid="ignore"):  # a run that diverges is a result
         ended_by = engine.run(cluster_of(cell, seed, problem), program_of(cell, problem, watches, **watching))
-        watch = watches[0]
-        if ended_by is None:
+        watch = watches.pop(0)
+        if ended_by != 0:
             watch.close(engine.time)
+    for other in watches.values():
+        watch.add(*other.tallies)
     tallies = [
         Tally(
             node.gradients,
@@ -181,13 +213,13 @@ def emulate(comm, cell, seed, slower=1.0):
     next begin at twice its own, up to the reckoned one: a machine is not busy for ever.
     """
     problem = cell.problem.prepare(cell.workers, seed)
-    gradient_seconds = comm.bcast(rehearse(comm, cell, problem))
+    measured = comm.allgather(rehearse(comm, cell, problem))
     if cell.clock == "native":
-        return once(comm, cell, seed, problem, gradient_seconds)[0], slower
-    pace = pace_of(comm, cell, problem, gradient_seconds)
+        return once(comm, cell, seed, problem, measured)[0], slower
+    pace = pace_of(comm, cell, problem, measured[0])
     for attempt in range(1, ATTEMPTS + 1):
         scaled = pace | {"time_scale": pace["time_scale"] * slower, "strict": attempt < ATTEMPTS}
-        result, violations = once(comm, cell, seed, problem, gradient_seconds, scaled)
+        result, violations = once(comm, cell, seed, problem, measured, scaled)
         if violations == 0 or attempt == ATTEMPTS:
             break
         slower *= 2
@@ -242,18 +274,19 @@ def pace_of(comm, cell, problem, gradient_seconds):
     return {"time_scale": scale, "margin_seconds": margin, "pause_seconds": min(1e-3, max(1e-4, link * scale / 3))}
 
 
-def once(comm, cell, seed, problem, gradient_seconds, pace=None):
-    """One attempt. Returns (Result on rank 0, order violations)."""
+def once(comm, cell, seed, problem, measured, pace=None):
+    """One attempt, after a gradient has taken `measured` seconds on each rank. Returns (Result on rank 0, order
+    violations)."""
     from mpibench import clocks
     from mpibench.engines.mpi import MPIEngine
 
     offset, round_trip = clocks.offset(comm)
-    longest = max(gradient_seconds, float(numpy.max(cell.compute.mean_seconds(cell.workers))) if pace else 0.0)
+    longest = max(*measured, float(numpy.max(cell.compute.mean_seconds(cell.workers))) if pace else 0.0)
     still = max(300.0, 50 * longest * (pace or {}).get("time_scale", 1.0))  # above any planned delay
     engine, watches = MPIEngine(comm, cell.clock, offset=offset, stall_seconds=still, **(pace or {})), {}
     journal = Journal(JOURNAL_NS if cell.clock == "native" else 0)
     with numpy.errstate(over="ignore", invalid="ignore"):
-        ended_by = engine.run(cluster_of(cell, seed, problem), program_of(cell, problem, watches), journal)
+        ended_by = engine.run(cluster_of(cell, seed, problem, measured), program_of(cell, problem, watches), journal)
     ended_by = comm.bcast(ended_by)
     violations = comm.allreduce(engine.order_violations)
     if violations and engine.strict:
@@ -267,12 +300,15 @@ def once(comm, cell, seed, problem, gradient_seconds, pace=None):
         clock |= {"start_seconds": engine.started / SECOND, "stop_seconds": engine.stopped / SECOND}
         clock |= {"offset_seconds": offset / SECOND, "round_trip_seconds": round_trip / SECOND}
         clock["drift"] = drift / max(1, engine.stopped)
-        local = (tally, rows, numpy.array(engine.lateness), engine.overruns, clock)
+        told = watches[comm.rank].tallies
+        local = (tally, rows, numpy.array(engine.lateness), engine.overruns, clock, told)
     everybody = [entry for entry in comm.gather(local) or [] if entry is not None]
     watch = watches.get(0)
     if comm.rank == 0:
-        if ended_by is None:
+        if ended_by != 0:
             watch.close(engine.end)
+        for entry in everybody[1:]:
+            watch.add(*entry[5])
         read_counters(watch.snapshots, [entry[1] for entry in everybody], engine.end if ended_by is None else math.inf)
     evaluate(comm, problem, watch.snapshots if comm.rank == 0 else [])
     if comm.rank != 0:

@@ -32,7 +32,7 @@ class Watch:
     """What one rank shows of its run.
 
     stop      `updates`, `gradients` (numbers or None) and `metrics` (name to value), as in `mpibench.experiment.Stop`
-    snapshot  `seconds` or `updates` between snapshots
+    snapshot  `seconds` or `updates` between snapshots; None: none but the last
     evaluate  point -> metrics, called at each snapshot (simulation: off its clock); None: later, by the runner
     counters  () -> (gradients, messages, bytes) over all ranks now; None: later, from journals
     better    metric -> "lower" or "higher"
@@ -43,10 +43,10 @@ class Watch:
         self.stop, self.better = stop, better
         self.most_updates = stop.updates or math.inf
         self.most_gradients = stop.gradients or math.inf
-        self.period = round(snapshot.seconds * SECOND) if snapshot.seconds else None  # ns
-        self.every = snapshot.updates  # updates
+        self.period = round(snapshot.seconds * SECOND) if snapshot and snapshot.seconds else None  # ns
+        self.every = snapshot.updates if snapshot else math.inf  # updates
         self.evaluate, self.counters, self.show = evaluate, counters, show
-        self.next_time, self.next_update = 0, 0
+        self.next_time, self.next_update = 0, 0 if snapshot else math.inf
         self.iteration, self.point, self.updates = 0, None, -1
         self.snapshots = []
         self.reached = False
@@ -67,6 +67,11 @@ class Watch:
         self.used_total += count
         self.count(delay, count)
 
+    def reused(self, delay):
+        """The update that comes uses a gradient again that was computed `delay` updates ago."""
+        if delay > self.staleness:
+            self.staleness = delay
+
     def discarded(self, i, delay, count=1):
         """A gradient of rank i that was computed `delay` updates ago is not used."""
         self.discarded_by[i] = self.discarded_by.get(i, 0) + count
@@ -79,6 +84,19 @@ class Watch:
         if delay >= len(self.histogram):
             self.histogram.extend([0] * (delay + 1 - len(self.histogram)))
         self.histogram[delay] += count
+
+    @property
+    def tallies(self):
+        """What became of the gradients that this rank has spoken of."""
+        return self.used_by, self.discarded_by, self.histogram
+
+    def add(self, used_by, discarded_by, histogram):
+        """Another rank's tallies belong to the same run."""
+        for ours, theirs in ((self.used_by, used_by), (self.discarded_by, discarded_by)):
+            for i, count in theirs.items():
+                ours[i] = ours.get(i, 0) + count
+        for delay, count in enumerate(histogram):
+            self.count(delay, count)
 
     def __call__(self, k, x):
         """Iteration k is at point x. True: go on."""
@@ -136,6 +154,6 @@ class Watch:
         return not math.isfinite(value) or (value <= limit if self.better[name] == "lower" else value >= limit)
 
     def close(self, now):
-        """Time ends the run now: keep the point as it is."""
+        """Time, or another rank, ends the run now: keep the point as it is."""
         if self.point is not None:
             self.take(now)

@@ -13,13 +13,18 @@ from typing import NamedTuple
 
 
 class Did(NamedTuple):
-    """What a run did, on links that take no time: its number of workers, gradients used and discarded in all, and the
-    rank behind each update."""
+    """What a run did, on links that take no time: its number of workers, gradients used, discarded and finished in all,
+    and the rank behind each update."""
 
     n: int
     used: int
     discarded: int
+    finished: int
     sources: tuple[int, ...]
+
+    @property
+    def updates(self):
+        return len(self.sources)
 
     @property
     def settled(self):
@@ -78,6 +83,58 @@ def ringmaster_with_stops(stepsize, R):
     return Row("ringmaster", parameters, sent, waiting=None, **RINGMASTER)
 
 
+def numbers_and_vector(count):
+    """Bytes of so many numbers and a float64 vector."""
+    return lambda d: 8 * count + 8 * d
+
+
+def nothing(d):
+    """Bytes of a message that says only what its tag says."""
+    return 0
+
+
+BOOLEAN = (0, 1, "yes")
+COUNT = (0, -1, 1.5, math.inf, True, "16")
+STEPS = {"refused": {"stepsize": POSITIVE, "stop_stale": BOOLEAN}, "newest_only": ("MODEL",)}
+BATCHES = STEPS | {"refused": STEPS["refused"] | {"batch": COUNT}}
+
+
+def one_point_a_step(name, parameters, **more):
+    """A method whose steps collect gradients at one point. Who holds that point gets CONTINUE, who does not MODEL. With
+    stops everybody gets MODEL at every step, and goes on alone meanwhile, faster perhaps than its link carries."""
+    if parameters.get("stop_stale"):
+        point = (lambda did: did.n * (1 + did.updates), numbered_vector)
+        more |= {"sent": {"MODEL": point, "CONTINUE": (lambda did: 0, nothing)}, "waiting": None}
+    else:
+        point = (lambda did: did.n + did.updates + did.discarded, numbered_vector)
+        more |= {"sent": {"MODEL": point, "CONTINUE": (lambda did: did.used - did.updates, nothing)}}
+    more["sent"]["GRADIENT"] = GRADIENT
+    return Row(name, parameters, **more)
+
+
+def m_sync(m, stop_stale):
+    """With stops everybody gets every point, and without them those that have reported."""
+    points = lambda did: did.n + m * (did.updates - 1) + did.discarded  # noqa: E731
+    if stop_stale:
+        points = lambda did: did.n * did.updates  # noqa: E731
+    parameters = {"stepsize": 0.3, "quorum": m, "stop_stale": stop_stale}
+    return Row(
+        "m_sync_sgd",
+        parameters,
+        sent={"MODEL": (points, numbered_vector), "GRADIENT": GRADIENT},
+        refused={"stepsize": POSITIVE, "stop_stale": BOOLEAN, "quorum": (*COUNT, 5)},  # of four workers
+        newest_only=("MODEL",),
+        waiting=None if stop_stale else 0,
+    )
+
+
+def shares(name, parameters, takes_part, numbers, **more):
+    """A method in which each of `takes_part` workers gets a point a step and sends the sum of its gradients there."""
+    each = lambda did: takes_part * did.updates  # noqa: E731
+    down, up = map(numbers_and_vector, numbers)
+    return Row(name, parameters, sent={"MODEL": (each, down), "SUM": (each, up)}, **more)
+
+
 LAWS = [
     Row(
         "minibatch_sgd",
@@ -94,4 +151,107 @@ LAWS = [
     ringmaster_with_stops(0.2, 1),
     ringmaster_with_stops(0.2, 3),
     ringmaster_with_stops(0.1, math.inf),
+    m_sync(3, stop_stale=False),
+    m_sync(3, stop_stale=True),
+    m_sync(4, stop_stale=True),
+    *(
+        one_point_a_step(name, {"stepsize": 0.5} | parameters | {"stop_stale": stop_stale}, **more)
+        for stop_stale in (False, True)
+        for name, parameters, more in (
+            ("rennala", {"batch": 1}, BATCHES),
+            ("rennala", {"batch": 6}, BATCHES),
+            ("malenia", {"batch": 6}, BATCHES),
+            ("malenia_parameter_free", {}, STEPS),
+        )
+    ),
+    Row(
+        "rennala_all_reduce",
+        {"stepsize": 0.5, "batch": 6},
+        sent={
+            "MODEL": (lambda did: did.n, numbers_and_vector(0)),
+            "TOKEN": (lambda did: did.used, lambda d: 8),
+            "FREEZE": (lambda did: did.n * did.updates, nothing),
+            # the run ends when the root of the last COUNT has told its own neighbours on the tree
+            "SUM": (lambda did: 2 * did.n * did.updates, numbers_and_vector(0)),
+            "COUNT": (lambda did: 2 * did.n * did.updates - (did.n - did.n.bit_length()), lambda d: 8),
+        },
+        refused={"stepsize": POSITIVE, "batch": COUNT},
+        inbox=lambda n: 4 * n,  # tokens, of what ends while FREEZE is on a slow link
+        waiting=None,
+    ),
+    Row("hogwild", {"stepsize": 0.1}, sent={}, refused={"stepsize": POSITIVE}),
+    Row(
+        "ringleader",
+        {"stepsize": 0.1},
+        sent={
+            "MODEL": (lambda did: did.n + did.updates - 1, numbered_vector),
+            "CONTINUE": (lambda did: did.finished - did.updates, nothing),
+            "GRADIENT": (lambda did: did.finished, numbered_vector),
+        },
+        refused={"stepsize": POSITIVE},
+    ),
+    Row(
+        "ia2_sgd",
+        {"stepsize": 0.1},
+        sent={
+            "MODEL": (lambda did: did.n + did.updates, numbered_vector),
+            "CONTINUE": (lambda did: did.settled - did.updates, nothing),
+            "GRADIENT": GRADIENT,
+        },
+        refused={"stepsize": POSITIVE},
+    ),
+    Row(
+        "picky_sgd",
+        {"stepsize": 0.2, "radius": 0.5},
+        sent={"MODEL": ANSWER, "GRADIENT": GRADIENT},
+        refused={"stepsize": POSITIVE, "radius": (-1, math.inf, math.nan, True, "far")},
+    ),
+    Row(
+        "naive_optimal_asgd",
+        {"stepsize": 0.1, "noise_ratio": 2.0},
+        sent={"MODEL": (lambda did: 3 + did.settled, numbered_vector), "GRADIENT": GRADIENT},  # m* = 3
+        refused={"stepsize": POSITIVE, "noise_ratio": (-1, math.inf, math.nan, True, "low")},
+    ),
+    Row(
+        "fedbuff",
+        {"stepsize": 1.0, "local_stepsize": 0.1, "local_steps": 2, "buffer": 3, "max_staleness": 2},
+        sent={
+            "MODEL": (lambda did: did.n + did.settled // 2, numbered_vector),
+            "UPDATE": (lambda did: did.settled // 2, numbered_vector),
+        },
+        refused={
+            **dict.fromkeys(("stepsize", "local_stepsize"), POSITIVE),
+            **dict.fromkeys(("local_steps", "buffer"), COUNT),
+            "max_staleness": THRESHOLD,
+        },
+    ),
+    *(
+        shares(
+            "load_balanced_minibatch",
+            {"stepsize": 0.5, "batch": 5, "average": average},
+            takes_part=4 if average == "workers" else 3,
+            numbers=(2, 1),
+            refused={"stepsize": POSITIVE, "batch": COUNT, "average": ("mean", "", True)},
+            inbox=lambda n: n - 1,
+        )
+        for average in ("gradients", "workers")
+    ),
+    shares(
+        "mindflayer",
+        {"stepsize": 0.5, "batch": 8, "patience_seconds": 1.0},
+        takes_part=3,
+        numbers=(3, 2),
+        refused={"stepsize": POSITIVE, "batch": COUNT, "patience_seconds": POSITIVE},
+        inbox=lambda n: n - 1,
+    ),
+    Row(
+        "ata",
+        {"stepsize": 0.5, "batch": 8},
+        sent={
+            "MODEL": (lambda did: 4 * did.updates, numbers_and_vector(2)),
+            "SUM": (lambda did: 4 * did.updates, numbers_and_vector(2)),
+        },
+        refused={"stepsize": POSITIVE, "batch": COUNT, "alpha": POSITIVE},
+        inbox=lambda n: n - 1,
+    ),
 ]

@@ -125,9 +125,10 @@ def test_no_deadlock_and_bounded_inboxes(row, links, monkeypatch):
             modelled = {"graph": {"size": size, "edges": edges}}
         cell = small(row, snapshot={"updates": 1000}, record_updates=False, **modelled)
         result = simulate(cell, seed)  # a deadlock would be an exception
-        assert result.trace["updates"][-1] == 40
-    assert max(unread) <= row.inbox(N)
-    assert row.waiting is None or max(waiting) <= row.waiting
+        updates = result.trace["updates"][-1]  # of rank 0; in network methods another may be the first to end the run
+        assert updates == 40 or (not issubclass(type(cell.algorithm), Centralized) and 0 < updates < 40)
+    assert max(unread, default=0) <= row.inbox(N)
+    assert row.waiting is None or max(waiting, default=0) <= row.waiting
 
 
 @rows
@@ -145,10 +146,10 @@ def test_messages_and_bytes_are_those_of_the_docstring(row, monkeypatch):
     compute = {"profile": "fixed", "seconds": [math.sqrt(p) for p in (2, 3, 5, 67)]}
     result = simulate(small(row, heterogeneity={"compute": compute}), seed=0)
     used, discarded = int(result.ranks["used"].sum()), int(result.ranks["discarded"].sum())
-    did = Did(N, used, discarded, tuple(result.updates["source"]))
+    did = Did(N, used, discarded, int(result.ranks["gradients"].sum()), tuple(result.updates["source"]))
     dimension = SMALL["problem"]["dimension"]
-    assert dict(count) == {tag: messages(did) for tag, (messages, _) in row.sent.items()}
-    assert size == {tag: {each(dimension)} for tag, (_, each) in row.sent.items()}
+    assert dict(count) == {tag: messages(did) for tag, (messages, _) in row.sent.items() if messages(did)}
+    assert size == {tag: {each(dimension)} for tag, (messages, each) in row.sent.items() if messages(did)}
     assert result.trace["messages"][-1] == result.edges[:, 2].sum() == count.total()
     expected = sum(messages(did) * each(dimension) for messages, each in row.sent.values())
     assert result.trace["bytes"][-1] == result.edges[:, 3].sum() == expected
@@ -158,7 +159,7 @@ JOB = """
 schema = 1
 [experiment]
 name = "laws"
-workers = 2
+workers = 4
 seeds = [0]
 stop = {{ updates = 1 }}
 snapshot = {{ updates = 1 }}
@@ -319,6 +320,9 @@ class Noting:
         prepared.start, prepared.objective = noting_start, noting_objective
         return prepared
 
+    def __getattr__(self, name):  # what a method may know of the speeds
+        return getattr(self.compute, name)
+
     def durations(self, worker, workers, rng):
         duration = self.compute.durations(worker, workers, rng)
 
@@ -351,7 +355,9 @@ def test_all_algorithms_of_a_seed_meet_the_same_start_data_samples_and_times():
         notes = noted(row, 3, algorithm)
         assert set(map(tuple, notes.starts)) == set(map(tuple, first.starts))
         assert notes.splits == first.splits
-        for i in workers:
+        active = [i for i in workers if notes.samples[i]]  # some methods leave slow workers out
+        assert len(active) > 1
+        for i in active:
             assert agree(notes.samples[i], first.samples[i]) and agree(notes.seconds[i], first.seconds[i])
     other = noted(LAWS[0], seed=4)
     assert other.splits != first.splits

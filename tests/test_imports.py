@@ -53,6 +53,7 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/watchdog": ({"mpibench.node"}, set()),
     "mpibench/journal": ({"numpy"}, set()),
     "mpibench/doorbell": (set(), set()),
+    "mpibench/shared_memory": ({"numpy"}, {"mpi4py", "torch"}),
     "mpibench/runner": (
         {"numpy", "mpibench.journal", "mpibench.node", "mpibench.provenance", "mpibench.seeds", "mpibench.watch"},
         {"mpibench.engines.simulation", "mpibench.engines.mpi", "mpibench.clocks"},
@@ -63,9 +64,10 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
         {"mpi4py"},
     ),
     "mpibench/engines/__init__": (set(), set()),
-    "mpibench/engines/simulation": ({"mpibench.node"}, set()),
+    "mpibench/engines/simulation": ({"numpy", "mpibench.node", "mpibench.shared_memory"}, set()),
     "mpibench/engines/mpi": (
-        {"numpy", "mpi4py", "mpibench.doorbell", "mpibench.node", "mpibench.watchdog", "mpibench.engines.wire"},
+        {"numpy", "mpi4py", "mpibench.doorbell", "mpibench.node", "mpibench.shared_memory", "mpibench.watchdog"}
+        | {"mpibench.engines.wire"},
         set(),
     ),
     "mpibench/engines/wire": ({"numpy", "mpi4py"}, {"torch"}),

@@ -22,6 +22,7 @@ from mpi4py import MPI
 from mpibench.doorbell import Doorbell
 from mpibench.engines.wire import Wire
 from mpibench.node import ENDS, NEVER, SECOND, Agenda, Link, Node, Task
+from mpibench.shared_memory import window
 from mpibench.watchdog import Watchdog
 
 RUNG_NS = 50_000_000  # ns between two polls, at most, where ranks ring for each other
@@ -118,6 +119,7 @@ class MPIEngine(Agenda):
         self.order_violations = self.overruns = 0
         self.last = (-1, -1)
         self.marks = (array("q"), array("q"))  # time and fingerprint after each event
+        self.windows = []
         self.finished = deque()  # native: what the helper thread has done
         self.thread = ThreadPoolExecutor(1)
         self.gradient_seconds = 0.0
@@ -159,8 +161,8 @@ class MPIEngine(Agenda):
                 self.thread.shutdown(wait=True, cancel_futures=True)
                 for task in list(node.tasks):
                     task.coroutine.close()
-            for comm in reversed(self.wire.comms):
-                comm.Free()
+            for handle in [*self.windows, *reversed(self.wire.comms)]:
+                handle.Free()
         patiently(self.world.Ibarrier())
         return self.limit[1] if self.limit[1] < NEVER else None
 
@@ -317,6 +319,12 @@ class MPIEngine(Agenda):
         """The graph becomes an MPI communicator."""
         sources, destinations = communicator.sources, communicator.destinations
         self.wire.comms.append(self.comm.Create_dist_graph_adjacent(sources, destinations, reorder=False))
+
+    def share(self, node, x):
+        """A shared-memory window."""
+        memory, model = window(self.comm, x)
+        self.windows.append(memory)
+        return model
 
     def drain(self):
         """Receive everything that was sent (never cancel a send), and count what came too late to be in its order."""

@@ -2,7 +2,10 @@
 
 from heapq import heappop, heappush
 
+import numpy
+
 from mpibench.node import LINKS, NEVER, Agenda, Deadlock, Node, Task
+from mpibench.shared_memory import SharedModel
 
 
 class Simulation(Agenda):
@@ -12,6 +15,7 @@ class Simulation(Agenda):
     """
 
     clock = "virtual"
+    shared = None
 
     def run(self, cluster, program):
         """Run `program(node)` on every rank until the first returns, or until the cluster's last instant.
@@ -73,3 +77,9 @@ class Simulation(Agenda):
 
     def join(self, communicator):
         """A communicator of its own needs nothing here."""
+
+    def share(self, node, x):
+        """One process: one vector."""
+        if self.shared is None:
+            self.shared = x * 1, numpy.zeros(node.size, numpy.int64)
+        return SharedModel(*self.shared, node.rank)
