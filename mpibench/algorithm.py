@@ -28,6 +28,10 @@ class Algorithm:
     tolerates_loss: ClassVar[bool] = False  # whether an experiment may lose this method's messages
     clocks: ClassVar[frozenset] = frozenset({"virtual", "emulated", "native"})  # on which it can run
 
+    def observer(self, cluster):
+        """The rank whose points are the run's trace; `cluster.network()` is the graph with its times."""
+        return 0
+
     def check(self, workers):
         """Raise ValueError, one sentence, where these parameters make no sense for this number of workers."""
 

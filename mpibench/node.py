@@ -358,6 +358,17 @@ class Link:
             request.finish()
 
 
+class Loopback(Link):
+    """From a rank to itself: no link, no time, and not counted."""
+
+    __slots__ = ()
+
+    def submit(self, send):
+        """It arrives now."""
+        self.engine.carry(send, self.engine.time)
+        send.finish()
+
+
 class Communicator:
     """Messages over the edges of a graph, in a space of their own."""
 
@@ -384,9 +395,10 @@ class Communicator:
         """Send `body` (numbers, vectors, None, or tuples of them) to rank `to`; done when the link is free again.
 
         `size` replaces the modelled bytes where the paper's message is not what is serialised. What is sent is frozen.
+        A rank may send to itself, which is no message.
         """
         node = self.node
-        if self.destinations is not None and to not in self.destinations:
+        if self.destinations is not None and to not in self.destinations and to != node.rank:
             raise ValueError(f"rank {node.rank} has no edge to rank {to} in this graph")
         request = Send()
         request.done = False
@@ -424,6 +436,7 @@ class Cluster:
     edge: Callable[[int, int], Any]  # source, destination -> latency_ns, instant, transmission(vector and other bytes)
     lost: Callable[[int, int], Callable | None]  # source, destination -> () -> bool
     random: Callable[[int], Any]  # rank -> Generator, the method's own randomness
+    network: Callable[[], Any] | None = None  # the graph of all ranks, with what is known of its times
     speed: Callable[[int], Any] | None = None  # worker -> mean_seconds, least_seconds, within(seconds): see Node.speed
     newest_only: frozenset = frozenset()
     until: int | None = None  # no event after this instant, in ns
@@ -471,6 +484,11 @@ class Node(Communicator):
         """What is known before the run of the seconds that worker i = 1..n needs for a gradient: `mean_seconds`,
         `least_seconds`, and `within(seconds)`, the probability of no more than these. By the model, or as measured."""
         return self.cluster.speed(i)
+
+    @property
+    def network(self):
+        """The experiment's graph with its times: trees and pivots, see `mpibench.network.Network`."""
+        return self.cluster.network()
 
     def compute(self, function, *args, cost=1.0):
         """Compute function(*args), which takes the time of `cost` gradients of this rank, one after another."""
@@ -520,15 +538,15 @@ class Node(Communicator):
         return communicator
 
     def share(self, x):
-        """One model in memory that all ranks share, x at the start: see `mpibench.shared_memory.SharedModel`. Once a run,
-        by all ranks; not on the emulated clock."""
+        """One model in memory that all ranks share, x at the start: see `mpibench.shared_memory.SharedModel`. All ranks
+        call it, once a run; not on the emulated clock."""
         return self.engine.share(self, x)
 
     def open_link(self, to):
         """The link to this rank, at its first use."""
-        if not 0 <= to < self.size or to == self.rank:
+        if not 0 <= to < self.size:
             raise ValueError(f"rank {self.rank} cannot send to rank {to}: there are ranks 0 to {self.size - 1}")
-        link = self.links[to] = self.engine.link(self, to)
+        link = self.links[to] = Loopback(self, to, None, None) if to == self.rank else self.engine.link(self, to)
         return link
 
     def freeze(self, items):

@@ -94,30 +94,46 @@ def cluster_of(cell, seed, problem, measured=None):
             return lambda cost, now: 0
         return cell.compute.durations(i, workers, generator(seed, Purpose.COMPUTE, i))
 
+    def edge(source, to):
+        return cell.links.edge(source, to, server, problem.model_bytes, cell.graph)
+
+    speed = speed_by(cell, measured)
+
+    @cache
+    def network():
+        from mpibench.network import Network
+        from mpibench.topology import complete
+
+        graph = cell.graph or complete(cell.ranks)
+        times = {pair: edge(*pair) for pair in graph.edges}
+        ns = {pair: e.latency_ns + e.transmission(problem.model_bytes, 0) for pair, e in times.items()}
+        return Network(graph, ns, [speed(number(rank)).mean_seconds for rank in range(cell.ranks)])
+
     def lost(source, to):
         return cell.loss.edge(generator(seed, Purpose.LOSS, source, to)) if cell.loss.probability else None
 
     return Cluster(
         size=cell.ranks,
         durations=durations,
-        edge=lambda source, to: cell.links.edge(source, to, server, problem.model_bytes, cell.graph),
+        edge=edge,
         lost=lost,
         random=lambda rank: generator(seed, Purpose.METHOD, number(rank)),
-        speed=speed_by(cell, measured),
+        network=network,
+        speed=speed,
         newest_only=algorithm.newest_only,
         until=round(cell.stop.seconds * SECOND) if cell.stop.seconds else None,
     )
 
 
-def program_of(cell, problem, watches, **watching):
-    """What every rank runs; the rank's watch is put into `watches`. Rank 0's takes snapshots, as `watching` says."""
+def program_of(cell, problem, watches, observer, **watching):
+    """What every rank runs; its watch is put into `watches`. The observer's takes snapshots, as `watching` says."""
 
     def program(node):
         i = cell.algorithm.worker_number(node.rank)
         objective = problem.objective(i) if i else None
-        observer = node.rank == 0
-        snapshot, record = (cell.snapshot, cell.record_updates) if observer else (None, False)
-        watch = Watch(node, cell.stop, snapshot, problem.metrics, record, **(watching if observer else {}))
+        ours = node.rank == observer
+        snapshot, record = (cell.snapshot, cell.record_updates) if ours else (None, False)
+        watch = Watch(node, cell.stop, snapshot, problem.metrics, record, **(watching if ours else {}))
         watches[node.rank] = watch
         return cell.algorithm.program(node, problem.start(), objective, watch)
 
@@ -137,10 +153,12 @@ def simulate(cell, seed, show=None):
         return gradients, sum(link.messages for link in links), sum(link.bytes for link in links)
 
     watching = {"evaluate": problem.evaluate, "counters": counters, "show": show}
+    cluster = cluster_of(cell, seed, problem)
+    observer = cell.algorithm.observer(cluster)
     with numpy.errstate(over="ignore", invalid="ignore"):  # a run that diverges is a result
-        ended_by = engine.run(cluster_of(cell, seed, problem), program_of(cell, problem, watches, **watching))
-        watch = watches.pop(0)
-        if ended_by != 0:
+        ended_by = engine.run(cluster, program_of(cell, problem, watches, observer, **watching))
+        watch = watches.pop(observer)
+        if ended_by != observer:
             watch.close(engine.time)
     for other in watches.values():
         watch.add(*other.tallies)
@@ -150,7 +168,7 @@ def simulate(cell, seed, show=None):
             node.stopped,
             node.busy / SECOND,
             node.fingerprint,
-            [(node.rank, to, link.messages, link.bytes) for to, link in sorted(node.links.items())],
+            [(node.rank, to, link.messages, link.bytes) for to, link in sorted(node.links.items()) if to != node.rank],
         )
         for node in engine.nodes
     ]
@@ -285,8 +303,10 @@ def once(comm, cell, seed, problem, measured, pace=None):
     still = max(300.0, 50 * longest * (pace or {}).get("time_scale", 1.0))  # above any planned delay
     engine, watches = MPIEngine(comm, cell.clock, offset=offset, stall_seconds=still, **(pace or {})), {}
     journal = Journal(JOURNAL_NS if cell.clock == "native" else 0)
+    cluster = cluster_of(cell, seed, problem, measured)
+    root = cell.algorithm.observer(cluster)  # all is put together there
     with numpy.errstate(over="ignore", invalid="ignore"):
-        ended_by = engine.run(cluster_of(cell, seed, problem, measured), program_of(cell, problem, watches), journal)
+        ended_by = engine.run(cluster, program_of(cell, problem, watches, root), journal)
     ended_by = comm.bcast(ended_by)
     violations = comm.allreduce(engine.order_violations)
     if violations and engine.strict:
@@ -302,17 +322,19 @@ def once(comm, cell, seed, problem, measured, pace=None):
         clock["drift"] = drift / max(1, engine.stopped)
         told = watches[comm.rank].tallies
         local = (tally, rows, numpy.array(engine.lateness), engine.overruns, clock, told)
-    everybody = [entry for entry in comm.gather(local) or [] if entry is not None]
-    watch = watches.get(0)
-    if comm.rank == 0:
-        if ended_by != 0:
+    everybody = [entry for entry in comm.gather(local, root) or [] if entry is not None]
+    watch = watches.get(root)
+    if comm.rank == root:
+        if ended_by != root:
             watch.close(engine.end)
-        for entry in everybody[1:]:
-            watch.add(*entry[5])
-        read_counters(watch.snapshots, [entry[1] for entry in everybody], engine.end if ended_by is None else math.inf)
-    evaluate(comm, problem, watch.snapshots if comm.rank == 0 else [])
-    if comm.rank != 0:
-        return None, violations
+        for rank, entry in enumerate(everybody):
+            if rank != root:
+                watch.add(*entry[5])
+        end = engine.end if ended_by is None else math.inf
+        read_counters(watch.snapshots, [entry[1] for entry in everybody], end, root)
+    evaluate(comm, problem, watch.snapshots if comm.rank == root else [], root)
+    if comm.rank != root:
+        return (comm.recv(source=root) if comm.rank == 0 else None), violations
     tallies = [entry[0] for entry in everybody]
     result = result_of(cell, problem, watch, tallies, engine.end / SECOND)
     result.ranks["bytes_handed_to_mpi"] = numpy.array([tally.handed_to_mpi for tally in tallies])
@@ -329,6 +351,9 @@ def once(comm, cell, seed, problem, measured, pace=None):
             "time_scale": pace["time_scale"],
             "margin_seconds": pace["margin_seconds"],
         }
+    if root != 0:
+        comm.send(result, 0)
+        return None, violations
     return result, violations
 
 
@@ -341,9 +366,9 @@ def tally_of(rank, rows, fingerprint, handed_to_mpi):
     return Tally(rows[:, 4].sum(), int(rows[stopped, 2].sum()), busy, fingerprint, edges, handed_to_mpi)
 
 
-def read_counters(snapshots, journals, end):
-    """Fill in the counters over all ranks at each snapshot of rank 0, in the order of law 8: at the same instant rank 0
-    comes first, but all is counted at `end`."""
+def read_counters(snapshots, journals, end, root=0):
+    """Fill in the counters over all ranks at each snapshot of rank `root`, in the order of law 8: at the same instant
+    lower ranks come first, but all is counted at `end`."""
     totals = []
     for rows in journals:
         sent = rows[:, 1] >= 0
@@ -351,17 +376,21 @@ def read_counters(snapshots, journals, end):
         totals.append((rows[:, 0], numpy.vstack([numpy.zeros(3), numpy.cumsum(counts, axis=0)])))
     for snapshot in snapshots:
         now = round(snapshot.seconds * SECOND)
-        places = [snapshot.position]
-        side = "right" if now == end and snapshot is snapshots[-1] else "left"
-        places += [numpy.searchsorted(times, now, side) for times, _ in totals[1:]]
+        all_of_it = now == end and snapshot is snapshots[-1]
+        places = [
+            snapshot.position
+            if rank == root
+            else numpy.searchsorted(times, now, "right" if rank < root or all_of_it else "left")
+            for rank, (times, _) in enumerate(totals)
+        ]
         snapshot.counters = tuple(sum(total[place] for (_, total), place in zip(totals, places, strict=True)))
 
 
-def evaluate(comm, problem, snapshots):
-    """Evaluate rank 0's snapshots, shared out over all ranks, after the run."""
-    shares = [snapshots[rank :: comm.size] for rank in range(comm.size)] if comm.rank == 0 else None
-    points = comm.scatter(shares and [[s.point for s in share] for share in shares])
-    found = comm.gather([problem.evaluate(point) for point in points])
+def evaluate(comm, problem, snapshots, root=0):
+    """Evaluate rank `root`'s snapshots, shared out over all ranks, after the run."""
+    shares = [snapshots[rank :: comm.size] for rank in range(comm.size)] if comm.rank == root else None
+    points = comm.scatter(shares and [[s.point for s in share] for share in shares], root)
+    found = comm.gather([problem.evaluate(point) for point in points], root)
     for share, metrics in zip(shares or [], found or [], strict=True):
         for snapshot, values in zip(share, metrics, strict=True):
             snapshot.metrics = values

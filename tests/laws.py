@@ -239,7 +239,7 @@ LAWS = [
     shares(
         "mindflayer",
         {"stepsize": 0.5, "batch": 8, "patience_seconds": 1.0},
-        takes_part=3,
+        takes_part=4,
         numbers=(3, 2),
         refused={"stepsize": POSITIVE, "batch": COUNT, "patience_seconds": POSITIVE},
         inbox=lambda n: n - 1,

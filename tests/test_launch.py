@@ -18,8 +18,11 @@ from pathlib import Path
 import h5py
 import numpy
 import pytest
+from laws import LAWS
 
 import mpibench
+from mpibench import catalogue
+from mpibench.__main__ import MISSED
 from mpibench.campaign import Alone, Campaign
 from mpibench.experiment import load
 from mpibench.verify import verify_set
@@ -455,3 +458,45 @@ def test_a_signal_to_the_launcher_ends_all_ranks_and_leaves_what_can_be_read(job
     with h5py.File(part) as file:
         assert part.name.endswith(".h5.part") and file.attrs["complete"] == 0
         assert json.loads(file["config/resolved"].asstr()[()])["experiment"]["clock"] == "native"
+
+
+# Every method on nine ranks.
+
+RACE = (
+    ("workers = 2", "workers = 8"),
+    ("updates = 20", "updates = 24"),
+    ('{ profile = "sqrt", unit_seconds = 1.0 }', '{ profile = "linear", unit_seconds = 0.01 }'),
+    ("vector_seconds = 0.5", "latency_seconds = 0.002"),
+)
+
+
+def test_every_method_on_nine_ranks_computes_what_the_simulation_computes(job, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tables = []
+    for row in LAWS:
+        if "emulated" in catalogue.load("algorithm", row.name).clocks:
+            lines = [f"{key} = {catalogue.as_toml(value)}" for key, value in row.parameters.items()]
+            tables.append("\n".join(["[[algorithm]]", f'name = "{row.name}"', f'label = "{row}"', *lines, ""]))
+    path = job(*RACE, methods="\n".join(tables))
+    mark = uuid.uuid4().hex
+    done = ended(start((9, *RUN, path, *MPI), mark=mark), mark, time.monotonic() + 280)
+    assert (done.code, done.err) in ((0, ""), (MISSED, "")), done
+    found, expected = results(Path("results")), simulated(path, tmp_path / "virtual")
+    assert set(found) == set(expected) and len(found) == len(tables)
+    for run, file in found.items():
+        same(file, expected[run])
+
+
+def test_native_ranks_share_the_model_of_hogwild(launch, job):
+    hogwild = '[[algorithm]]\nname = "hogwild"\nstepsize = 0.05\n'
+    job(("workers = 2", "workers = 3"), ("updates = 20", "seconds = 0.5"), methods=hogwild)
+    done = launch((4, *RUN, "job.toml", *NATIVE))
+    assert (done.code, done.err) == (0, ""), done  # the headline target is reached
+    (path,) = results(Path("results")).values()
+    with h5py.File(path) as file:
+        used, iterations = file["ranks/used"][:], file["trace/iteration"][:]
+        assert (used > 100).all() and (numpy.diff(iterations) >= 0).all()
+        # rank 0 counts everybody's additions, up to those that came after its last look
+        assert sum(used) - 1000 < iterations[-1] <= sum(used)
+        assert file["trace/loss"][-1] < file["trace/loss"][0] - 1
+        assert file["ranks/messages_sent"][:].sum() == 0

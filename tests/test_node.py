@@ -563,8 +563,30 @@ def test_a_message_may_be_sent_before_its_receiver_has_begun(simulate, edges):
     assert simulate(first, second).ended_by == 1
 
 
-@pytest.mark.parametrize("to", [0, 2, -1])
-def test_nobody_sends_to_itself_or_to_nobody(simulate, to):
+def test_what_a_rank_sends_to_itself_comes_at_once_and_is_no_message(simulate, edges):
+    log = []
+
+    async def program(node):
+        on_the_tree = node.join(edges((0, 1)))
+        sent = node.send(0, A, "world")
+        on_the_tree.send(0, A, "tree")
+        await sent
+        await node.compute(str.upper, "x")
+        node.send(0, A, "after a second")
+        log.extend([(await on_the_tree.recv(A)).body, (await node.recv(A)).body, node.now()])
+        log.extend([await node.recv(A), node.now()])
+
+    async def other(node):
+        node.join(edges((0, 1)))
+        await forever(node)
+
+    engine = simulate(program, other, latency_ns=5, ns_per_byte=7)
+    assert log == [("tree",), ("world",), 1.0, (0, ("after a second",)), 1.0]
+    assert [(link.messages, link.bytes) for link in engine.nodes[0].links.values()] == [(0, 0)]
+
+
+@pytest.mark.parametrize("to", [2, -1])
+def test_nobody_sends_to_nobody(simulate, to):
     async def program(node):
         node.send(to, A)
 

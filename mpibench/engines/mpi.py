@@ -231,8 +231,8 @@ class MPIEngine(Agenda):
 
     def takes_no_time(self, source):
         """Whether messages from this rank arrive when they leave; then simultaneous events have no promised order."""
-        edge = self.node.cluster.edge(source, self.node.rank)
-        return edge.instant and edge.latency_ns == 0
+        edge = self.node.cluster.edge(source, self.node.rank) if source != self.node.rank else None
+        return edge is None or edge.instant and edge.latency_ns == 0
 
     @property
     def end(self):
@@ -285,6 +285,10 @@ class MPIEngine(Agenda):
 
     def carry(self, send, arrival):
         """A message leaves with its modelled arrival."""
+        if send.link.to == self.node.rank:
+            index, rank = send.communicator.index, self.node.rank
+            self.at(arrival, rank, rank, Arrival(self.node.inboxes[index][send.tag], rank, send.body))
+            return
         self.transport(send.communicator.index, send.link.to, send.tag, arrival, send.body)
 
     def transport(self, index, to, *message):
