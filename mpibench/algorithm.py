@@ -16,9 +16,10 @@ The first coroutine to return ends the run on every rank, so no algorithm has sh
 
 from typing import ClassVar
 
-from mpibench.parameters import Count, Finite, NonNegative, Positive, Probability, Threshold
+from mpibench.parameters import Count, Finite, Limit, NonNegative, Positive, Probability, Rank, Threshold
 
-__all__ = ["Centralized", "Count", "Decentralized", "Finite", "NonNegative", "Positive", "Probability", "Threshold"]
+__all__ = ["Centralized", "Count", "Decentralized", "Finite", "Limit", "NonNegative", "Positive", "Probability", "Rank",
+           "Rooted", "Threshold"]  # fmt: skip
 
 
 class Algorithm:
@@ -28,8 +29,8 @@ class Algorithm:
     tolerates_loss: ClassVar[bool] = False  # whether an experiment may lose this method's messages
     clocks: ClassVar[frozenset] = frozenset({"virtual", "emulated", "native"})  # on which it can run
 
-    def observer(self, cluster):
-        """The rank whose points are the run's trace; `cluster.network()` is the graph with its times."""
+    def observer(self, place):
+        """The rank whose points are the run's trace; `place.network()` is the graph with its times."""
         return 0
 
     def check(self, workers):
@@ -70,3 +71,27 @@ class Decentralized(Algorithm):
     def program(self, node, x, f, watch):
         """The coroutine of this rank."""
         return self.peer(node, x, f, watch)
+
+
+class Rooted(Decentralized):
+    """Peers on two trees of shortest paths, from a pivot and to it; the pivot's points are the trace. The field `pivot`
+    is a rank, or "centre": the rank from which the farthest is nearest.
+
+    Write `process(node, down, up, f, watch)`, which starts what every rank does on its places on the two trees, two
+    communicators, and `process_0(node, down, x, watch)`, the coroutine that runs beside it on the pivot.
+    """
+
+    def check(self, workers):
+        if not isinstance(self.pivot, str) and self.pivot >= workers:
+            raise ValueError(f"pivot = {self.pivot} is none of the ranks 0 to {workers - 1}")
+
+    def observer(self, place):
+        return place.network().centre() if self.pivot == "centre" else self.pivot
+
+    async def peer(self, node, x, f, watch):
+        pivot = self.observer(node)
+        down, up = node.join(node.network().tree_from(pivot)), node.join(node.network().tree_to(pivot))
+        self.process(node, down, up, f, watch)
+        if node.rank == pivot:
+            return await self.process_0(node, down, x, watch)
+        await node.recv(None)  # never comes: the pivot ends the run

@@ -485,7 +485,6 @@ class Node(Communicator):
         `least_seconds`, and `within(seconds)`, the probability of no more than these. By the model, or as measured."""
         return self.cluster.speed(i)
 
-    @property
     def network(self):
         """The experiment's graph with its times: trees and pivots, see `mpibench.network.Network`."""
         return self.cluster.network()

@@ -16,3 +16,5 @@ Finite = Annotated[float, FINITE]
 Probability = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1)]
 Threshold = Annotated[int | float, Ge(1), Predicate(lambda r: r == math.inf or r == int(r))]  # whole, or inf for none
+Limit = Annotated[int | float, Ge(0), Predicate(lambda r: r == math.inf or r == int(r))]  # the same, and 0
+Rank = Annotated[int, Ge(0)]

@@ -56,13 +56,24 @@ class Watch:
         self.used_total = self.discarded_total = 0
         self.histogram = [0]
         self.recorded = {"time": array("d"), "source": array("q"), "staleness": array("q"),
-                         "staleness_seconds": array("d")} if record_updates else None  # fmt: skip
+                         "staleness_seconds": array("d"), "gradients": array("q"),
+                         "workers": array("q")} if record_updates else None  # fmt: skip
+        self.batch, self.sources, self.unnamed = 0, set(), 0  # of the update that comes next
 
-    def used(self, i, delay, count=1):
-        """A gradient of rank i (or the sum of `count` of them), computed `delay` updates ago, is used."""
+    def used(self, i, delay, count=1, workers=None):
+        """A gradient of rank i (or the sum of `count` of them), computed `delay` updates ago, is used.
+
+        `workers`: where the sum is of ranks that rank i does not name, how many of them are new in this update.
+        """
         self.source = i
         if delay > self.staleness:
             self.staleness = delay
+        if self.recorded is not None:
+            self.batch += count
+            if workers is None:
+                self.sources.add(i)
+            else:
+                self.unnamed += workers
         self.used_by[i] = self.used_by.get(i, 0) + count
         self.used_total += count
         self.count(delay, count)
@@ -127,10 +138,10 @@ class Watch:
         self.updates += 1
         if self.recorded is not None and self.updates:
             began = self.since[max(0, self.iteration - self.staleness)]
-            for column, value in zip(
-                self.recorded.values(), (now / SECOND, self.source, self.staleness, (now - began) / SECOND), strict=True
-            ):
+            row = (now / SECOND, self.source, self.staleness, (now - began) / SECOND, self.batch)
+            for column, value in zip(self.recorded.values(), (*row, len(self.sources) + self.unnamed), strict=True):
                 column.append(value)
+            self.batch, self.sources, self.unnamed = 0, set(), 0
         self.staleness = 0
 
     def take(self, now):

@@ -222,7 +222,7 @@ LAWS = [
         refused={
             **dict.fromkeys(("stepsize", "local_stepsize"), POSITIVE),
             **dict.fromkeys(("local_steps", "buffer"), COUNT),
-            "max_staleness": THRESHOLD,
+            "max_staleness": (-1, 0.5, -math.inf, math.nan, True, "2"),
         },
     ),
     *(

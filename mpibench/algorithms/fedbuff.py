@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from math import inf, sqrt
 
-from mpibench.algorithm import Centralized, Count, Positive, Threshold
+from mpibench.algorithm import Centralized, Count, Limit, Positive
 
 
 class Tag(IntEnum):
@@ -31,7 +31,7 @@ class FedBuff(Centralized):
     local_stepsize: Positive  # η_l, of the clients
     local_steps: Count  # Q
     buffer: Count  # K, client updates per step of the server
-    max_staleness: Threshold = inf  # in steps of the server; older client updates are dropped
+    max_staleness: Limit = inf  # in steps of the server; older client updates are dropped
 
     async def server(self, node, x, watch):
         k = 0

@@ -43,11 +43,11 @@ class MindFlayer(Centralized):
         order = sorted((i for i in seconds if p[i] > 0), key=seconds.get)
         for m, i in enumerate(order, 1):
             gain, rate = gain + p[i], rate + p[i] / seconds[i]
-            if (self.batch + gain) / rate < best:
+            if (self.batch + gain) / rate < best * (1 - 1e-12):
                 best, used = (self.batch + gain) / rate, order[:m]
         if not used:
             raise ValueError(f"patience_seconds = {self.patience_seconds} lets no gradient end in time; give more")
-        return {i: ceil(best / seconds[i] - 1) for i in sorted(used)}
+        return {i: ceil(best / seconds[i] - 1 - 1e-9) for i in sorted(used)}  # rounding adds no trial
 
     async def server(self, node, x, watch):
         speed = {i: node.speed(i) for i in node.workers}

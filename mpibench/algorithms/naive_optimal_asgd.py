@@ -29,11 +29,13 @@ class NaiveOptimalASGD(Centralized):
     def fastest(self, seconds):
         """The m* workers to use, given the mean seconds per gradient of workers 1..n."""
         order = sorted(seconds, key=seconds.get)
-        best, rate = (math.inf, 0), 0.0
+        best, used, rate = math.inf, 0, 0.0
         for m, i in enumerate(order, 1):
             rate += 1 / seconds[i]
-            best = min(best, ((m + self.noise_ratio) / rate, m))  # H_m (1 + σ²/(m ε))
-        return sorted(order[: best[1]])
+            each = (m + self.noise_ratio) / rate  # H_m (1 + σ²/(m ε))
+            if each < best * (1 - 1e-12):  # of equally good ones the smaller, whatever rounding says
+                best, used = each, m
+        return sorted(order[:used])
 
     async def server(self, node, x, watch):
         k = 0
