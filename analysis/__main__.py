@@ -1,4 +1,4 @@
-"""The command line: `python -m analysis table|curves FILES_OR_DIRS...`. Heavy imports wait until they are needed."""
+"""The command line: `python -m analysis COMMAND FILES_OR_DIRS...`. Heavy imports wait until they are needed."""
 
 import os
 import shlex
@@ -14,6 +14,16 @@ allow_poor_fidelity = click.option(
     "--allow-poor-fidelity", is_flag=True, help="Show emulated runs that did not keep their modelled pace, too."
 )
 
+against = click.option(
+    "--base", metavar="NAME", help="Method that the others are compared with.  [default: minibatch_sgd]"
+)
+form = click.option(
+    "--format", "form", type=click.Choice(["markdown", "latex", "csv"]), default="markdown", show_default=True
+)
+to_file = click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: the terminal]"
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main():
@@ -22,31 +32,48 @@ def main():
 
 @main.command()
 @paths
-@click.option("--base", metavar="NAME", help="Method that the others are compared with.  [default: minibatch_sgd]")
+@against
 @click.option("--target", "targets", type=float, multiple=True, help="A target to show; repeatable.  [default: all]")
-@click.option(
-    "--format", "form", type=click.Choice(["markdown", "latex", "csv"]), default="markdown", show_default=True
-)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: the terminal]")
+@click.option("--predicted", is_flag=True, help="Add a column with the times that theory predicts.")
+@form
+@to_file
 @allow_poor_fidelity
-def table(paths, base, targets, form, out, allow_poor_fidelity):
+def table(paths, base, targets, predicted, form, out, allow_poor_fidelity):
     """Time to target of every method: median, interval, success, ratio to a base.
 
     One table for each experiment, engine and clock in the result files.
     """
     from analysis import tables, typeset
+    from analysis.predicted import require as require_predictions
     from analysis.races import load
 
     races = load(paths, allow_poor_fidelity)
+    if predicted:
+        require_predictions(races)
     made = [tables.tabulate(race, targets, base) for race in races]
-    if base and not any(table.base for table in made):
-        labels = sorted({method.label for race in races for method in race.methods})
-        raise InvalidInput(f"{base} is no method in these files; they hold {'; '.join(labels)}")
-    text = {"markdown": typeset.markdown, "latex": typeset.latex, "csv": typeset.csv}[form](made, _command())
-    if out:
-        _write(out, text.encode())
-    else:
-        click.echo(text, nl=False)
+    _refuse_unknown_base(base, made, races)
+    _show([typeset.sheet(table, predicted) for table in made], form, out)
+
+
+@main.command()
+@paths
+@against
+@form
+@to_file
+@allow_poor_fidelity
+def predicted(paths, base, form, out, allow_poor_fidelity):
+    """Seconds per update and times to targets, measured and as theory predicts them.
+
+    One table for each experiment, engine and clock in the result files.
+    """
+    from analysis import predicted
+    from analysis.races import load
+
+    races = load(paths, allow_poor_fidelity)
+    predicted.require(races)
+    made = [predicted.compare(race, base) for race in races]
+    _refuse_unknown_base(base, [comparison.table for comparison in made if comparison.table], races)
+    _show([predicted.sheet(comparison) for comparison in made], form, out)
 
 
 @main.command()
@@ -66,9 +93,7 @@ def curves(paths, metric, out, allow_poor_fidelity):
 
     Prints the caption that goes with the figure. One row of panels for each experiment, engine and clock.
     """
-    for path in out:
-        if path.suffix not in (".png", ".pdf"):
-            raise InvalidInput(f"--out {path} must end in .png or .pdf")
+    _refuse_other_images(out, "--out")
     from analysis import plots
     from analysis.races import load
 
@@ -79,6 +104,63 @@ def curves(paths, metric, out, allow_poor_fidelity):
         _write(path, plots.image(figure, path.suffix[1:], description))
         click.echo(f"wrote {path}")
     click.echo(plots.caption(races, metric))
+
+
+@main.command()
+@paths
+@form
+@to_file
+@click.option(
+    "--figure",
+    "figures",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    default=["staleness.png"],
+    show_default=True,
+    help="File for the histograms, .png or .pdf; repeatable.",
+)
+@allow_poor_fidelity
+def staleness(paths, form, out, figures, allow_poor_fidelity):
+    """How stale gradients were: histograms of every method, and a table.
+
+    The table goes to the terminal or to --out, the histograms to --figure; their caption is printed beside (stderr).
+    """
+    _refuse_other_images(figures, "--figure")
+    from analysis import histograms, plots, staleness
+    from analysis.races import load
+
+    made = staleness.load(load(paths, allow_poor_fidelity))
+    figure = histograms.figure(made)
+    description = histograms.description(made, _command())
+    for path in figures:
+        _write(path, plots.image(figure, path.suffix[1:], description))
+        click.echo(f"wrote {path}", err=True)  # the table alone is the output
+    click.echo(histograms.caption(made), err=True)
+    _show([staleness.sheet(each) for each in made], form, out)
+
+
+def _refuse_other_images(paths, option):
+    for path in paths:
+        if path.suffix not in (".png", ".pdf"):
+            raise InvalidInput(f"{option} {path} must end in .png or .pdf")
+
+
+def _refuse_unknown_base(base, made, races):
+    """`made` are the tables of the races."""
+    if base and not any(table.base for table in made):
+        labels = sorted({method.label for race in races for method in race.methods})
+        raise InvalidInput(f"{base} is no method in these files; they hold {'; '.join(labels)}")
+
+
+def _show(made, form, out):
+    """The sheets in this form, in the file `out` or on the terminal."""
+    from analysis import sheets
+
+    text = sheets.FORMS[form](made, _command())
+    if out:
+        _write(out, text.encode())
+    else:
+        click.echo(text, nl=False)
 
 
 def _command():

@@ -4,11 +4,10 @@ import io
 import math
 
 import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
 from matplotlib.patches import ConnectionPatch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -17,11 +16,14 @@ from analysis.curves import median_curve
 from analysis.errors import InvalidInput
 from analysis.notes import inputs, provenance
 from analysis.read import COUNTERS
+from analysis.rounding import number
+from analysis.tables import predicted
 from analysis.time_to_target import time_to_target
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, without the pale yellow; the second round is dashed.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+MARKS = ("D", "s", "^", "v", "p", "P", "*", "h")  # of predicted times; circles and > are measured ones
 
 STYLE = {
     "font.size": 8,
@@ -65,9 +67,9 @@ def figure(races, metric=None):
         runs = _drawn(race, name)
         strip = STRIP * len(runs) if _shows_target(race, metric) else 0.0
         drawn.append((race, name, runs, strip))
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         height = sum(TITLE + CURVES + bool(strip) * TITLE + strip + BELOW for *_, strip in drawn)
-        whole = plt.figure(figsize=(LEFT + WIDTH + RIGHT, height))
+        whole = Figure(figsize=(LEFT + WIDTH + RIGHT, height))
         top = height
 
         def panel(inches):
@@ -88,7 +90,7 @@ def image(figure, form, text):
     """The bytes of the figure as "png" or "pdf", with `text` in its metadata."""
     content = io.BytesIO()
     metadata = {"png": {"Description": text}, "pdf": {"Subject": text, "CreationDate": None}}[form]
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(content, format=form, metadata=metadata, bbox_inches="tight", pad_inches=0.03)
     return content.getvalue()
 
@@ -112,6 +114,7 @@ def caption(races, metric=None):
                 "time up to which that is known), the median (bar, dotted line) and its 95 % interval by order "
                 "statistics (line)."
             )
+            text += _said_of_predictions(race, list(_drawn(race, name)))
         paragraphs.append(" ".join([text, *provenance(race)]))
     return "\n".join(paragraphs)
 
@@ -141,6 +144,54 @@ def _drawn(race, metric):
     return runs
 
 
+def _predictions(race, methods):
+    """(factor, near, far): seconds that theory predicts, by method and target, times one factor for all of the race.
+
+    The factor is 1 where all predictions can share an axis with the measured times. Else it is the one that puts them
+    among these (the geometric mean of measured / predicted over methods and targets), so that ratios between methods
+    and the growth from target to target stay as they are predicted; 1 where no run met a target. `far` are those that
+    can still not be shown.
+    """
+    said = {
+        (method, target): seconds
+        for method in methods
+        for target in race.targets.values
+        if (seconds := predicted(method, "seconds", target)) > 0
+    }
+    hits = {
+        (method, target): [time_to_target(run, target) for run in method.counted]
+        for method in methods
+        for target in race.targets.values
+    }
+    seen = [hit.seconds for of_one in hits.values() for hit in of_one if 0 < hit.seconds < math.inf]
+
+    def within(seconds):
+        return bool(seen) and min(seen) / SPAN_OF_TIME <= seconds <= max(seen) * SPAN_OF_TIME
+
+    factor = 1.0
+    medians = {key: statistics.median([hit.time for hit in hits[key]]) for key in said}
+    met = [medians[key] / said[key] for key in said if 0 < medians[key] < math.inf]
+    if met and not all(map(within, said.values())):
+        factor = float(np.exp(np.log(met).mean()))
+    near = {key: factor * seconds for key, seconds in said.items() if within(factor * seconds)}
+    return factor, near, {key: seconds for key, seconds in said.items() if key not in near}
+
+
+def _said_of_predictions(race, methods):
+    """What the caption says of predicted times, or nothing."""
+    factor, near, far = _predictions(race, methods)
+    if not near and not far:
+        return ""
+    text = (
+        " Open marks, one shape a method: the time theory predicts, up to a constant that may differ between methods, "
+        "for each target and below for the headline."
+    )
+    if factor != 1:
+        text += f" All are drawn at {number(factor)} times what is predicted: compare their ratios and their growth."
+    beyond = "; ".join(f"{method.label} {target:g} {number(seconds)} s" for (method, target), seconds in far.items())
+    return text + (f" Predicted too far off to be drawn: {beyond}." if far else "")
+
+
 def _shows_target(race, chosen):
     return race.targets is not None and chosen in (None, race.targets.metric)
 
@@ -150,6 +201,7 @@ def _draw(race, metric, runs, curves, times):
     looks = {
         method: (COLOURS[k % len(COLOURS)], DASHES[k // len(COLOURS) % len(DASHES)]) for k, method in enumerate(runs)
     }
+    factor, near, _ = _predictions(race, list(runs)) if times else (1.0, {}, {})
     medians = {method: median_curve(of_method, metric) for method, of_method in runs.items()}
     relation = RELATION[next(iter(runs.values()))[0].better[metric]]
     targets = race.targets.values if times else ()
@@ -167,12 +219,13 @@ def _draw(race, metric, runs, curves, times):
         curves.tick_params(labelbottom=False)
         _targets(curves, race.targets, relation)
         _times(times, curves, headline, hits, looks)
+        _predicted(curves, times, factor, near, headline, looks, relation)
         title = times.set_title(f"time to {_words(metric)} {relation} {headline:g}", fontsize=7, pad=3)
         title.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # over the lines that lead down
     else:
         curves.legend(labelcolor="linecolor", frameon=False)
     lowest.set_xlabel(TIME[race.clock])
-    _horizontal(lowest, medians.values(), hits.values())
+    _horizontal(lowest, medians.values(), hits.values(), near.values())
 
 
 def _curve(axes, runs, median, metric, colour, dashes, width, label):
@@ -242,6 +295,26 @@ def _times(axes, curves, target, hits, looks):
     axes.spines["left"].set_visible(False)
 
 
+def _predicted(curves, times, factor, near, headline, looks, relation):
+    """An open mark at every predicted time to a target, on the target's line and, for the headline, on the method's."""
+    methods = list(looks)
+    drawn = {}  # shape: a mark in black, for the legend
+    for (method, target), seconds in near.items():
+        shape = MARKS[methods.index(method) % len(MARKS)]
+        look = {"marker": shape, "linestyle": "none", "markersize": 4.5, "markerfacecolor": "white", "zorder": 4}
+        curves.plot([seconds], [target], color=looks[method][0], **look)
+        if target == headline:
+            times.plot([seconds], [methods.index(method)], color=looks[method][0], **look)
+        drawn[shape] = Line2D([], [], color="0.15", **look)
+    if near:
+        marks = tuple(drawn.values())[:3]
+        label = "predicted" if factor == 1 else f"predicted × {number(factor, 2)}"
+        curves.legend(
+            [marks], [label], handler_map={tuple: HandlerTuple(ndivide=None, pad=0.6)}, frameon=False, fontsize=7,
+            loc="upper right" if relation == RELATION["lower"] else "lower right", handlelength=0.9 * len(marks),
+        )  # fmt: skip
+
+
 def _vertical(axes, medians, targets, metric, relation):
     """Limits and scale of the metric's axis, from the medians and targets: what diverges may leave it."""
     seen = np.concatenate([*(m[["median", "low", "high"]].to_numpy().ravel() for m in medians), targets])
@@ -266,19 +339,21 @@ def _vertical(axes, medians, targets, metric, relation):
         axes.set_ylabel(_words(metric))
 
 
-def _horizontal(axes, medians, hits):
-    """Limits and scale of the time axis: all medians and all times to the target are in view."""
+def _horizontal(axes, medians, hits, predictions):
+    """Limits and scale of the time axis: all medians, all times to the target and these predictions are in view."""
     ends = [median["time"].iloc[-1] for median in medians] + [hit.seconds for of_method in hits for hit in of_method]
     ends = [end for end in ends if math.isfinite(end) and end > 0]
     typical = [statistics.median([hit.time for hit in of_method]) for of_method in hits]
     typical = [time for time in typical if math.isfinite(time) and time > 0]
-    if typical and max(ends) > SPAN_OF_TIME * min(typical):
+    ends += predictions
+    if typical and max(ends) > SPAN_OF_TIME * min([*typical, *predictions]):
         axes.set_xscale("log")
-        axes.set_xlim(min(typical) / SPAN_OF_TIME, max(ends) * 1.05)
+        start = min(min(typical) / SPAN_OF_TIME, 0.7 * min(predictions, default=math.inf))
+        axes.set_xlim(start, max(ends) * (1.3 if predictions else 1.05))  # so that a mark is whole
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axes.set_xlabel(axes.get_xlabel().replace("(s)", "(s, log scale)"))
     else:
-        axes.set_xlim(0, max(ends, default=1.0) * 1.03)
+        axes.set_xlim(0, max(ends, default=1.0) * (1.05 if predictions else 1.03))
 
 
 def _words(name):

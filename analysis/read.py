@@ -2,7 +2,7 @@
 
 Only finished result files (`*.h5`) are opened, never the parts (`*.h5.part`) of a run that is still writing. The
 layout is described in `mpibench/record.py`; what is needed of it here is the root's attributes, `/config/resolved`,
-`/config/tuning`, `/trace` and `/fidelity`.
+`/config/tuning`, `/prediction`, `/trace`, `/updates` and `/fidelity`.
 """
 
 import hashlib
@@ -36,6 +36,23 @@ class Targets:
     version: int
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What theory says of a run at its parameters and speeds; nan where it says nothing.
+
+    Seconds per model update: `expected`, at `least` and at `most`. `updates` and `seconds` to each target, by its
+    value, hold up to a constant that differs between papers. `constants` are the problem's that went into them.
+    """
+
+    least: float
+    expected: float
+    most: float
+    updates: dict
+    seconds: dict
+    constants: dict
+    source: str
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """One run, as recorded: one repetition (`seed`) of one cell of an experiment on one engine and clock.
@@ -43,7 +60,8 @@ class Run:
     `trace` has one row a snapshot: seconds on the run's clock, cumulative counters over all ranks, and metrics;
     `better` says of each metric whether "lower" or "higher" is better. `seconds` is the length of the run and
     `budget_seconds` what it was allowed (inf: no limit), both on its clock. `outcome` is "reached" for a run that met
-    its headline target, however it ended.
+    its headline target, however it ended. `staleness[k]` is the number of gradients that were k updates old, in
+    the last entry k or more where `staleness_open`; `updates` has one row a model update where they were recorded.
     """
 
     path: Path
@@ -70,6 +88,10 @@ class Run:
     trace: pd.DataFrame
     better: dict
     fidelity: dict
+    prediction: Prediction | None
+    staleness: np.ndarray
+    staleness_open: bool
+    updates: pd.DataFrame
 
     @property
     def stopped_from_outside(self):
@@ -146,6 +168,8 @@ def _run(path, digest, file):
         trace=trace,
         better=better,
         fidelity={name: _plain(value) for name, value in file["fidelity"].attrs.items()} if "fidelity" in file else {},
+        prediction=_prediction(path, file) if "prediction" in file else None,
+        **_updates(path, file),
     )
 
 
@@ -175,6 +199,43 @@ def _targets(path, resolved, better, complete):
         raise InvalidInput(f"{path} has targets for {named['metric']} but no /trace/{named['metric']}")
     values = tuple(sorted(float(value) for value in named["values"]))
     return Targets(named["metric"], values, float(named.get("headline", values[0])), int(named.get("version", 1)))
+
+
+def _prediction(path, file):
+    said = _json(path, "prediction", _text(path, file, "prediction"))
+    try:
+        pace, targets = said["update_seconds"], said.get("targets") or []
+        return Prediction(
+            *(_number(pace[name]) for name in ("least", "expected", "most")),
+            *({float(target["value"]): _number(target[name]) for target in targets} for name in ("updates", "seconds")),
+            constants={
+                name: value if isinstance(value, bool) else _number(value)
+                for name, value in (said.get("constants") or {}).items()
+            },
+            source=str(said.get("source") or ""),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidInput(
+            f"`prediction` in {path} must have update_seconds (least, expected, most) and targets (value, updates, "
+            f"seconds), numbers or null; the file is damaged ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _number(value):
+    return np.nan if value is None else float(value)
+
+
+def _updates(path, file):
+    group = file.get("updates", {})
+    columns = {name: dataset[()] for name, dataset in group.items() if name != "staleness_histogram"}
+    if len({len(column) for column in columns.values()}) > 1:
+        raise InvalidInput(f"the columns of /updates in {path} differ in length; the file is damaged")
+    histogram = group.get("staleness_histogram")
+    return {
+        "staleness": np.empty(0, int) if histogram is None else histogram[()],
+        "staleness_open": histogram is not None and histogram.attrs.get("open", 0) == 1,
+        "updates": pd.DataFrame(columns),
+    }
 
 
 def _required(path, attributes, name):

@@ -125,6 +125,7 @@ def _row(race, method, target, base, hits):
         ),
         **_summary("gradients", [hit.gradients for hit in own.values()]),
         **_summary("bytes", [hit.bytes for hit in own.values()]),
+        **{f"predicted_{unit}": predicted(method, unit, target) for unit in ("updates", "seconds")},
         "target_lost": sum(hit.target_lost for hit in own.values()),
         "stopped_from_outside": len(method.runs) - len(times),
         "poor_fidelity": sum(run.poor_fidelity for run in method.runs),
@@ -138,6 +139,13 @@ def _row(race, method, target, base, hits):
         "reasons": _listed(hit.reason for hit in own.values()),
     }
     return row | (_comparison(method, base, target, hits) if base else {})
+
+
+def predicted(method, unit, target):
+    """The "updates" or "seconds" to the target by theory, up to its constant: the median over seeds, nan if unknown."""
+    said = [getattr(run.prediction, unit).get(target, math.nan) for run in method.counted if run.prediction]
+    said = [value for value in said if not math.isnan(value)]
+    return float(statistics.median(said)) if said else math.nan
 
 
 def _summary(unit, values):

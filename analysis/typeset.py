@@ -1,54 +1,38 @@
-"""Tables of times to target as readers see them: Markdown, LaTeX and CSV.
-
-Markdown and LaTeX round the numbers and say in notes how they were made and what may be concluded; CSV keeps them
-whole.
-"""
+"""Times to target as readers see them: the cells of the table, and the notes below it."""
 
 import math
-import re
-import textwrap
 from collections import defaultdict
 
 import pandas as pd
-from jinja2 import Environment
 
-from analysis import statistics
-from analysis.notes import inputs, provenance
+from analysis import sheets, statistics
+from analysis.notes import provenance
 from analysis.races import in_words
 from analysis.rounding import interval, number
 
-COLUMNS = 130  # of a terminal that shows a table of a few methods, and its notes, unbroken
 NO_DIFFERENCE = "no difference shown"
 TOO_SMALL = "n too small"
 
 
 def markdown(tables, command):
     """The tables with their notes, aligned for a terminal; `command` is what makes them again."""
-    return "\n".join([*map(_markdown, tables), f"Made by `{command}`.\n"])
+    return sheets.markdown(list(map(sheet, tables)), command)
 
 
-def _markdown(table):
-    items = "\n".join(_item(note) for note in (*notes(table), inputs(table.race)))
-    return "\n\n".join([f"## {heading(table)}", _grid(cells(table)), _grid(methods(table)), items]) + "\n"
+def latex(tables, command):
+    """The tables as LaTeX (packages booktabs and adjustbox), the command and the inputs' hashes in comments."""
+    return sheets.latex(list(map(sheet, tables)), command)
 
 
-def _grid(frame):
-    """A frame of text as an aligned Markdown table."""
-    columns = [[name, *(text.replace("|", r"\|") for text in frame[name])] for name in frame]
-    widths = [max(map(len, column)) for column in columns]
-    lines = [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |"
-        for line in zip(*columns, strict=True)
-    ]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+def csv(tables, command):
+    """All rows of all tables at full precision, each with the hashes of its inputs and the command that makes it."""
+    return sheets.csv(list(map(sheet, tables)), command)
 
 
-def _item(text):
-    """A note as a list item, broken at the width of a terminal but never inside an interval."""
-    text = re.sub(r"\[[^\]]*\]", lambda bracket: bracket[0].replace(" ", "\0"), text)
-    lines = textwrap.wrap(text, COLUMNS - 2, break_long_words=False, break_on_hyphens=False)
-    return "- " + "\n  ".join(lines).replace("\0", " ")
+def sheet(table, predicted=False):
+    """What is shown of a `Table`; with a column of theory's times where `predicted`."""
+    frames = cells(table, predicted), methods(table)
+    return sheets.Sheet(table.race, heading(table), frames, tuple(notes(table, predicted)), table.rows)
 
 
 def heading(table):
@@ -56,8 +40,8 @@ def heading(table):
     return f"Time to {_metric(table)} target: {table.race.title}"
 
 
-def cells(table):
-    """The table as text, rounded for readers."""
+def cells(table, predicted=False):
+    """The table as text, rounded for readers; with a column of theory's times where `predicted`."""
     shown = pd.DataFrame()
     rows = [row for _, row in table.rows.iterrows()]
     relation = "≤" if table.rows["direction"].iloc[0] == "lower" else "≥"
@@ -65,9 +49,13 @@ def cells(table):
     shown["method"] = table.rows["method"]
     shown["n"] = [str(row.n) for row in rows]
     shown["reached"] = [_fraction(row.reached, row.n, row.reached_low, row.reached_high) for row in rows]
-    shown[f"{table.race.clock} seconds"] = [_seconds(row, table.hits[row.method, row.target].values()) for row in rows]
+    shown[f"{table.race.clock} seconds"] = [seconds(row, table.hits[row.method, row.target].values()) for row in rows]
+    if predicted:
+        shown["predicted"] = [
+            "" if math.isnan(row.predicted_seconds) else number(row.predicted_seconds) for row in rows
+        ]
     if table.base:
-        shown[f"ratio to {table.base}"] = [_ratio(row) for row in rows]
+        shown[f"ratio to {table.base}"] = [ratio(row) for row in rows]
         shown["wins"] = ["" if math.isnan(row.wins) else f"{row.wins:g}/{row.pairs}" for row in rows]
     shown["spacing"] = ["" if math.isnan(g) else f"{number(g)} s" for g in table.rows["granularity_seconds"]]
     return shown
@@ -95,7 +83,7 @@ def _fraction(k, n, low, high):
     return f"{k}/{n}" + ("" if math.isnan(low) else f" [{number(low, 2)}, {number(high, 2)}]")
 
 
-def _seconds(row, hits):
+def seconds(row, hits):
     """The median with its interval; the points themselves where they are too few for one."""
     hits = sorted(hits, key=lambda hit: (hit.time, hit.seconds))
     if not hits:
@@ -124,23 +112,23 @@ def _spread(middle, low, high):
     return TOO_SMALL if math.isnan(low) else f"{number(middle)} {interval(low, high)}"
 
 
-def _ratio(row):
+def ratio(row):
     """The ratio of medians with its interval, in words where there is none or it shows no difference."""
     if row.method == row.base:
         return "base"
     if not row.pairs:
         return "no pairs"
-    ratio = {0: f"{row.base} missed", math.inf: "missed"}.get(row.ratio) or number(row.ratio)
+    shown = {0: f"{row.base} missed", math.inf: "missed"}.get(row.ratio) or number(row.ratio)
     if math.isnan(row.ratio_low):
-        return f"{ratio}; {TOO_SMALL}"
+        return f"{shown}; {TOO_SMALL}"
     if row.ratio_low <= 1 <= row.ratio_high:
-        ratio = NO_DIFFERENCE
+        shown = NO_DIFFERENCE
     elif row.ratio_low == row.ratio_high and row.ratio in (0, math.inf):
-        return ratio  # whatever runs are drawn, one of the two medians is a miss
-    return f"{ratio} {interval(row.ratio_low, row.ratio_high)}"
+        return shown  # whatever runs are drawn, one of the two medians is a miss
+    return f"{shown} {interval(row.ratio_low, row.ratio_high)}"
 
 
-def notes(table):
+def notes(table, predicted=False):
     """How the numbers were made, what was left out, and what may be concluded at the headline target."""
     race, rows = table.race, table.rows
     yield (
@@ -157,6 +145,11 @@ def notes(table):
         else "95 % intervals: reached, exact (Clopper-Pearson); medians, order statistics. "
         f"{TOO_SMALL}: below {statistics.POINTS_MEDIAN} runs. No ratios: --base names the method to compare with."
     )
+    if predicted:
+        yield (
+            "Predicted: seconds by theory at the run's parameters and speeds, up to a constant that may differ between "
+            "methods; `python -m analysis predicted` compares ratios and seconds per update."
+        )
     yield _tuning(race)
     if table.base:
         yield from _conclusions(table)
@@ -203,7 +196,7 @@ def _conclusions(table):
         if math.isnan(row.paired_ratio_low):  # too many pairs of two misses
             paired = TOO_SMALL
         yield (
-            f"{row.method} against {table.base} at {row.target:g}: ratio of medians {_ratio(row)}; median of paired "
+            f"{row.method} against {table.base} at {row.target:g}: ratio of medians {ratio(row)}; median of paired "
             f"ratios {paired}; wins {row.wins:g} of {row.pairs} "
             f"[{number(row.win_fraction_low, 2)}, {number(row.win_fraction_high, 2)}]; p = {number(row.p_holm, 2)} "
             f"(Holm, m = {row.comparisons}); n = {row.pairs} pairs."
@@ -226,95 +219,3 @@ def _exceptions(table):
         yield f"Runs that missed a target, and how they ended: {'; '.join(missed)}."
     if lost:
         yield f"Runs that lost a target again after they met it: {'; '.join(lost)}."
-
-
-LATEX = r"""
-% packages: booktabs, adjustbox
-%- for table in tables
-\begin{table}
-  \centering
-  \caption{<< table.heading | tex >>}
-  \footnotesize
-%- for frame in table.frames
-  \begin{adjustbox}{max width=\linewidth}
-  \begin{tabular}{<< 'l' * frame.columns | length >>}
-    \toprule
-    << frame.columns | map('tex') | join(' & ') >> \\
-    \midrule
-%- for group in frame.groups
-%- if not loop.first
-    \addlinespace
-%- endif
-%- for row in group
-    << row | map('tex') | join(' & ') >> \\
-%- endfor
-%- endfor
-    \bottomrule
-  \end{tabular}
-  \end{adjustbox}\par\medskip
-%- endfor
-  \begin{minipage}{\linewidth}\footnotesize
-%- for note in table.notes
-    << note | tex >>\par
-%- endfor
-  \end{minipage}
-\end{table}
-% << table.inputs | one_line >>
-%- endfor
-% Made by << command | one_line >>
-"""
-
-TEX = str.maketrans(
-    {
-        **{character: rf"\{character}" for character in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"$<$",
-        ">": r"$>$",
-        "≤": r"$\le$",
-        "≥": r"$\ge$",
-        "∞": r"$\infty$",
-        '"': "''",
-        "|": r"\textbar{}",
-    }
-)
-
-
-def _by_target(frame):
-    """The rows in one group for each target, which only the first row names."""
-    groups = [group.to_numpy().tolist() for _, group in frame.groupby("target", sort=False)]
-    return [[first, *(["", *row[1:]] for row in others)] for first, *others in groups]
-
-
-def latex(tables, command):
-    """The tables as LaTeX (packages booktabs and adjustbox), the command and the inputs' hashes in comments."""
-    environment = Environment(
-        variable_start_string="<<", variable_end_string=">>", line_statement_prefix="%-", keep_trailing_newline=True
-    )
-    environment.filters |= {
-        "tex": lambda text: str(text).translate(TEX),
-        "one_line": lambda text: " ".join(text.split()),
-    }
-    shown = [
-        {
-            "heading": heading(table),
-            "frames": [
-                {"columns": list(cells(table)), "groups": _by_target(cells(table))},
-                {"columns": list(methods(table)), "groups": [methods(table).to_numpy().tolist()]},
-            ],
-            "notes": list(notes(table)),
-            "inputs": inputs(table.race),
-        }
-        for table in tables
-    ]
-    return environment.from_string(LATEX.lstrip()).render(tables=shown, command=command)
-
-
-def csv(tables, command):
-    """All rows of all tables at full precision, each with the hashes of its inputs and the command that makes it."""
-    frames = []
-    for table in tables:
-        digests = {method.label: " ".join(run.digest for run in method.runs) for method in table.race.methods}
-        frames.append(table.rows.assign(inputs_sha256=table.rows["method"].map(digests), command=command))
-    return pd.concat(frames).to_csv(index=False)

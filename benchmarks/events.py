@@ -18,8 +18,9 @@ from harness import Figure, Row, arguments, in_turn, ratio, show
 
 from mpibench.algorithms.async_sgd import AsyncSGD
 from mpibench.engines.simulation import Simulation
-from mpibench.heterogeneity import Links, Sqrt
+from mpibench.heterogeneity import Links
 from mpibench.node import Cluster
+from mpibench.profiles import Sqrt
 
 WORKERS = (10, 100, 1000, 10_000)
 VECTORS = {"float": lambda: 1.0, "array of 1": lambda: numpy.ones(1)}

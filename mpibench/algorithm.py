@@ -77,8 +77,9 @@ class Rooted(Decentralized):
     """Peers on two trees of shortest paths, from a pivot and to it; the pivot's points are the trace. The field `pivot`
     is a rank, or "centre": the rank from which the farthest is nearest.
 
-    Write `process(node, down, up, f, watch)`, which starts what every rank does on its places on the two trees, two
-    communicators, and `process_0(node, down, x, watch)`, the coroutine that runs beside it on the pivot.
+    Give `process`, a function or a class that starts with (node, down, up, f, watch) what every rank does on its places
+    on the two trees, which are communicators, and `process_0(node, down, x, watch)`, the coroutine that runs beside it
+    on the pivot.
     """
 
     def check(self, workers):

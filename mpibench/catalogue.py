@@ -29,6 +29,7 @@ FOLDERS = {
     "problem": PACKAGE / "problems",
     "topology": PACKAGE.parent / "topologies",
 }
+EXAMPLE = 16  # ranks of a topology that fits several numbers, to describe it
 PLAIN_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", dict: "a table"}
 
 
@@ -81,18 +82,61 @@ def load(kind, name):
     raise InvalidInput(f"{kind} `{name}`: {module.__name__} holds no class named {name.replace('_', '')} in any case")
 
 
-def describe(name, kind=None):
-    """Text about the algorithm, problem or topology of this name: its docstring and its parameters."""
+def describe(name, kind=None, size=None, picture=None):
+    """Text about the algorithm, problem or topology of this name: its docstring and its parameters.
+
+    A topology is a name, the path of a .toml file or a generator; `size` is a number of ranks for it, and `picture` the
+    path of a PNG file to draw it into.
+    """
     kinds = [k for k in FOLDERS if name in names(k) and kind in (None, k)]
+    if kind in (None, "topology") and not kinds and (name.endswith(".toml") or name in _generators()):
+        kinds = ["topology"]
     if not kinds:
         known = [n for k in FOLDERS if kind in (None, k) for n in names(k)]
+        known += [n for n in _generators() if kind in (None, "topology")]
         raise InvalidInput(f"there is no {kind or 'algorithm, problem or topology'} `{name}`{nearest(name, known)}")
-    return "\n\n".join(_described(k, name) for k in kinds)
+    if "topology" not in kinds and (size or picture):
+        raise InvalidInput(f"`{name}` is no topology, so it has no size and no picture")
+    return "\n\n".join(_topology(name, size, picture) if k == "topology" else _described(k, name) for k in kinds)
+
+
+def _generators():
+    from mpibench.graphs import GENERATORS
+
+    return GENERATORS
+
+
+def _topology(name, size, picture):
+    """A topology's file, or its generator's parameters; and its facts for this number of ranks."""
+    from mpibench import portrait, topology
+
+    if name in names("topology") or name.endswith(".toml"):
+        file = path("topology", name) if name in names("topology") else Path(name)
+        table, title = topology.read(file), file.stem
+        text = [f"{title} (topology)", file.read_text(encoding="utf-8").rstrip()]
+    else:
+        generator, title = _generators()[name], name
+        table = {"name": name}
+        rows = [
+            (key, words(hint) + ("; required" if default is inspect.Parameter.empty else f"; default {default}"))
+            for key, (hint, default) in topology.parameters(generator).items()
+        ]
+        text = [f"{name} (generator of topologies)", inspect.cleandoc(generator.__doc__), _table(rows)]
+        if missing := [key for key, said in rows if said.endswith("required")]:
+            if picture:
+                raise InvalidInput(f"{name} has no picture without {' and '.join(missing)}; describe a file with them")
+            return "\n\n".join(text)
+    if not (size := size or topology.size_of(table)):
+        size = EXAMPLE
+        text.append(f"With {size} ranks, for example (--size N for another number):")
+    graph = topology.build(table, size, where=title)
+    text.append(portrait.facts(graph))
+    if picture:
+        portrait.draw(graph, table, f"{title}: {size} ranks", picture)
+    return "\n\n".join(text)
 
 
 def _described(kind, name):
-    if kind == "topology":
-        return f"{name} ({kind})\n\n{path(kind, name).read_text(encoding='utf-8').rstrip()}"
     cls = load(kind, name)
     hints = get_type_hints(cls, include_extras=True)
     comments = field_comments(cls)
@@ -103,10 +147,18 @@ def _described(kind, name):
         else:
             default = "required" if field.default_factory is MISSING else f"default {as_toml(field.default_factory())}"
         rows.append((field.name, f"{words(hints[field.name])}; {default}", comments.get(field.name, "")))
-    width = max((len(row[0]) for row in rows), default=0)
-    lines = [f"  {row[0]:<{width}}  {row[1]}" + (f"\n  {'':<{width}}  {row[2]}" if row[2] else "") for row in rows]
     docstring = inspect.cleandoc(inspect.getmodule(cls).__doc__ or cls.__doc__ or "")
-    return "\n".join([f"{name} ({kind})", "", docstring, "", "Parameters" if rows else "No parameters", *lines])
+    return "\n".join([f"{name} ({kind})", "", docstring, "", _table(rows)])
+
+
+def _table(rows):
+    """Parameters, one a row: (name, words, and a comment or nothing)."""
+    width = max((len(row[0]) for row in rows), default=0)
+    lines = [
+        "\n".join([f"  {name:<{width}}  {said}", *(f"  {'':<{width}}  {text}" for text in comment if text)])
+        for name, said, *comment in rows
+    ]
+    return "\n".join(["Parameters" if rows else "No parameters", *lines])
 
 
 def as_toml(value):
@@ -152,7 +204,7 @@ def words(annotation):
     if origin in (Union, UnionType):
         if set(arguments) == {int, float}:
             return words(float)
-        return " or ".join(words(a) for a in arguments if a is not NoneType)
+        return " or ".join(dict.fromkeys(words(a) for a in arguments if a is not NoneType))
     if origin in (tuple, list):
         return f"a list, each {words(arguments[0])}"
     if origin is dict:
@@ -224,7 +276,8 @@ def read(cls, table, at, refuse, also=()):
             if field.default is MISSING and field.default_factory is MISSING:
                 refuse(at, f"lacks `{name}`, {words(hint)}", name)
         elif inner := [kind for kind in alternatives(hint) if is_dataclass(kind)]:
-            values[name] = read(inner[0], table[name], (*at, name), refuse)
+            one = inner[0] if len(inner) == 1 else variant(inner, table[name], (*at, name), refuse)
+            values[name] = read(one, table[name], (*at, name), refuse)
         elif get_origin(hint) is dict:
             check_keys(table[name], table[name], (*at, name), refuse)
             values[name] = {k: value(get_args(hint)[1], v, at, k, refuse) for k, v in table[name].items()}
@@ -234,6 +287,21 @@ def read(cls, table, at, refuse, also=()):
         return cls(**values)
     except ValueError as error:
         refuse(at, str(error))
+
+
+def variant(classes, table, at, refuse):
+    """Of several dataclasses the one that a table means: they have a field in common that is a Literal, its name."""
+    tagged = {}
+    for cls in classes:
+        hints = get_type_hints(cls, include_extras=True)
+        key = next(f.name for f in fields(cls) if get_origin(hints[f.name]) is Literal)
+        tagged[get_args(hints[key])[0]] = cls
+    check_keys(table, table, at, refuse)
+    if key not in table:
+        refuse(at, f"lacks `{key}`, one of {', '.join(map(as_toml, tagged))}", key)
+    if (name := value(str, table[key], at, key, refuse)) not in tagged:
+        refuse(at, f"has no {key} {as_toml(name)}{nearest(name, tagged)}", key)
+    return tagged[name]
 
 
 @cache

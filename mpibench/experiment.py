@@ -3,7 +3,8 @@
     schema = 1
     [experiment]        `Settings`: name, workers, seeds, stop, snapshot, targets, engine, clock, record_updates
     [problem]           name = a file of problems/; every other key is a field of its dataclass
-    [heterogeneity]     compute = { profile = ..., ... }, links = { ... }, loss = { ... }   (`mpibench.heterogeneity`)
+    [heterogeneity]     compute = { profile = ..., ... } (`mpibench.profiles`), links = { ... }, loss = { ... }
+                        (`mpibench.heterogeneity`)
     [graph]             file = a file of topologies/, relative to this one; or the topology itself (`mpibench.topology`)
     [[algorithm]]       name = a file of algorithms/; every other key is a field of its dataclass, and a list is a grid
                         unless the field is a list itself; label = another name, needed where an algorithm stands twice;
@@ -26,7 +27,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Le, Lt, MinLen
 
-from mpibench import catalogue, heterogeneity, topology
+from mpibench import catalogue, heterogeneity, profiles, speeds, topology
 from mpibench.catalogue import as_toml, nearest
 from mpibench.errors import InvalidInput
 from mpibench.heterogeneity import LONGEST, Seconds
@@ -121,7 +122,7 @@ class Cell(Settings):
     label: str
     algorithm: Any  # the frozen object of algorithms/<algorithm_name>.py
     problem: Any  # the frozen object of problems/<name>.py
-    compute: Any  # a profile of `mpibench.heterogeneity`; None where the native clock models nothing
+    compute: Any  # a profile of `mpibench.profiles`; None where the native clock models nothing
     links: heterogeneity.Links
     loss: heterogeneity.Loss
     graph: topology.Graph | None  # of all ranks; None where the experiment has none
@@ -156,7 +157,7 @@ class Method:
 class Experiment:
     """A validated experiment; made by `load` or `from_resolved`."""
 
-    resolved: dict  # plain: `tables` as in TOML, overrides applied, graph included; `file`, `raw`, `overrides`
+    resolved: dict  # plain: `tables` as in TOML, overrides applied, files included; `file`, `raw`, `overrides`
     settings: Settings
     problem: Any
     compute: Any
@@ -252,6 +253,18 @@ def load(path, overrides=()):
             document["graph"] = topology.read(path.parent / file)
         except InvalidInput as error:
             reader.refuse(("graph",), str(error), "file")
+    modelled = document.get("heterogeneity")
+    compute = modelled.get("compute") if isinstance(modelled, dict) else None
+    if isinstance(compute, dict) and compute.get("profile") == "trace" and "seconds" not in compute:
+        at = ("heterogeneity", "compute")
+        if "file" not in compute:
+            reader.refuse(at, "lacks `file`, a CSV file of times, or `seconds`, lists of them")
+        catalogue.check_keys(compute, ["profile", "file", "speed"], at, reader.refuse)
+        file = catalogue.value(str, compute.pop("file"), at, "file", reader.refuse)
+        try:
+            compute["seconds"] = profiles.read_times(path.parent / file)
+        except InvalidInput as error:
+            reader.refuse(at, str(error), "file")
     experiment = Experiment.from_resolved(resolved)
     reader.check_metrics(experiment)
     return experiment
@@ -444,9 +457,11 @@ class Reader:
 
 def profile(name):
     """The class of a compute profile."""
-    if name not in heterogeneity.PROFILES:
-        raise InvalidInput(f"there is no such profile{nearest(name, heterogeneity.PROFILES)}")
-    return heterogeneity.PROFILES[name]
+    if name in speeds.FORMS:
+        raise InvalidInput(f'a form of speed, which any profile can have; add speed = {{ form = "{name}", ... }}')
+    if name not in profiles.PROFILES:
+        raise InvalidInput(f"there is no such profile{nearest(name, profiles.PROFILES)}")
+    return profiles.PROFILES[name]
 
 
 def with_metrics_apart(table):

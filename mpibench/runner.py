@@ -102,7 +102,7 @@ def cluster_of(cell, seed, problem, measured=None):
     @cache
     def network():
         from mpibench.network import Network
-        from mpibench.topology import complete
+        from mpibench.graphs import complete
 
         graph = cell.graph or complete(cell.ranks)
         times = {pair: edge(*pair) for pair in graph.edges}

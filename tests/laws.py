@@ -13,14 +13,23 @@ from typing import NamedTuple
 
 
 class Did(NamedTuple):
-    """What a run did, on links that take no time: its number of workers, gradients used, discarded and finished in all,
-    and the rank behind each update."""
+    """What a run did, on links that take no time: its number of workers, gradients used and discarded in all, gradients
+    finished on each rank, and the rank behind each update."""
 
     n: int
     used: int
     discarded: int
-    finished: int
+    finished_on: tuple[int, ...]
     sources: tuple[int, ...]
+
+    @property
+    def finished(self):
+        return sum(self.finished_on)
+
+    @property
+    def sent_up(self):
+        """Gradients finished elsewhere than on rank 0."""
+        return self.finished - self.finished_on[0]
 
     @property
     def updates(self):
@@ -135,6 +144,21 @@ def shares(name, parameters, takes_part, numbers, **more):
     return Row(name, parameters, sent={"MODEL": (each, down), "SUM": (each, up)}, **more)
 
 
+def on_trees(name, parameters, up):
+    """A method on trees, here on a complete graph, whose tree is a star around rank 0: a point a step for everybody else
+    and what goes up."""
+    refused = {"stepsize": POSITIVE, "batch": COUNT, "pivot": (-1, 4, 1.5, "center", True)}
+    return Row(
+        name,
+        parameters,
+        sent={"POINT": (lambda did: (did.n - 1) * did.updates, numbered_vector), **up},
+        refused={key: refused[key] for key in ("stepsize", *(["batch"] if "batch" in parameters else []), "pivot")},
+        newest_only=("POINT",) if "fragile" in name or "eager" in name else (),
+        inbox=lambda n: n,
+        waiting=None,
+    )
+
+
 LAWS = [
     Row(
         "minibatch_sgd",
@@ -228,7 +252,7 @@ LAWS = [
     *(
         shares(
             "load_balanced_minibatch",
-            {"stepsize": 0.5, "batch": 5, "average": average},
+            {"stepsize": 0.5, "batch": 8 if average == "workers" else 5, "average": average},
             takes_part=4 if average == "workers" else 3,
             numbers=(2, 1),
             refused={"stepsize": POSITIVE, "batch": COUNT, "average": ("mean", "", True)},
@@ -253,5 +277,44 @@ LAWS = [
         },
         refused={"stepsize": POSITIVE, "batch": COUNT, "alpha": POSITIVE},
         inbox=lambda n: n - 1,
+    ),
+    *(
+        on_trees(name, {"stepsize": stepsize, "batch": 6}, {"SUM": (lambda did: did.sent_up, numbers_and_vector(3))})
+        for name, stepsize in (("fragile", 0.5), ("fragile_accelerated", 0.1))
+    ),
+    on_trees("tree_minibatch", {"stepsize": 0.5}, {"SUM": (lambda did: did.sent_up, numbers_and_vector(1))}),
+    on_trees("tree_minibatch_eager", {"stepsize": 0.5}, {"SUM": (lambda did: did.sent_up, numbers_and_vector(3))}),
+    on_trees(
+        "amelie",
+        {"stepsize": 0.5, "batch": 6},
+        {
+            "COUNTER": (lambda did: did.sent_up, lambda d: 16),
+            "FREEZE": (lambda did: (did.n - 1) * did.updates, lambda d: 8),
+            "SUM": (lambda did: (did.n - 1) * did.updates, numbers_and_vector(2)),
+        },
+    ),
+    *(
+        Row(
+            "sdde_asgd",
+            {"stepsize": 0.1} | parameters,
+            sent={
+                "MODEL": (points, numbered_vector),
+                "GRADIENT": GRADIENT,
+                "PROBE": (asked, nothing),
+                "CURVATURE": (lambda did, asked=asked: min(1, asked(did)), lambda d: 8),  # the second is on its way
+            },
+            refused=dict.fromkeys(("threshold", "period"), THRESHOLD)
+            | dict.fromkeys(("trigger", "curvature"), (-1, math.inf, math.nan, True, "much"))
+            | {"stepsize": POSITIVE, "active": (*COUNT, 5)},  # of four workers
+            inbox=lambda n: 1,  # PROBE, until MODEL comes behind it; CURVATURE, until its worker's gradient comes
+            waiting=1,  # MODEL behind PROBE, GRADIENT behind CURVATURE
+        )
+        for parameters, points, asked in (
+            ({"active": 4, "threshold": 2}, ANSWER[0], lambda did: 0),
+            # the others are activated after five updates: z = 0.15 becomes 0.35
+            ({"active": 2, "period": 5, "curvature": 1.0}, ANSWER[0], lambda did: 0),
+            # or when one of two workers has told the curvature, which takes it half of the run
+            ({"active": 2, "period": 18}, ANSWER[0], lambda did: did.updates // 18),
+        )
     ),
 ]

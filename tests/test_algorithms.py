@@ -146,7 +146,7 @@ def test_messages_and_bytes_are_those_of_the_docstring(row, monkeypatch):
     compute = {"profile": "fixed", "seconds": [math.sqrt(p) for p in (2, 3, 5, 67)]}
     result = simulate(small(row, heterogeneity={"compute": compute}), seed=0)
     used, discarded = int(result.ranks["used"].sum()), int(result.ranks["discarded"].sum())
-    did = Did(N, used, discarded, int(result.ranks["gradients"].sum()), tuple(result.updates["source"]))
+    did = Did(N, used, discarded, tuple(map(int, result.ranks["gradients"])), tuple(result.updates["source"]))
     dimension = SMALL["problem"]["dimension"]
     assert dict(count) == {tag: messages(did) for tag, (messages, _) in row.sent.items() if messages(did)}
     assert size == {tag: {each(dimension)} for tag, (messages, each) in row.sent.items() if messages(did)}

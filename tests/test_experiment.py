@@ -16,8 +16,9 @@ from mpibench.algorithms.async_sgd import AsyncSGD
 from mpibench.algorithms.ringmaster import Ringmaster
 from mpibench.errors import InvalidInput
 from mpibench.experiment import Experiment, cell_hash, load
-from mpibench.heterogeneity import Links, Sqrt, Way
+from mpibench.heterogeneity import Links, Way
 from mpibench.problems.quadratic import Quadratic
+from mpibench.profiles import Sqrt
 
 JOB = """
 schema = 1

@@ -31,7 +31,8 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/__init__": (set(), set()),
     "mpibench/__main__": (
         {"click", "mpibench", "mpibench.errors"},  # `--help` and `list` start with these alone
-        {"mpibench.campaign", "mpibench.catalogue", "mpibench.experiment", "mpibench.verify", "mpi4py", "rich"},
+        {"mpibench.campaign", "mpibench.catalogue", "mpibench.experiment", "mpibench.prediction", "mpibench.verify"}
+        | {"mpi4py", "rich"},
     ),
     "mpibench/node": ({"numpy"}, set()),
     "mpibench/algorithm": ({"mpibench.parameters"}, set()),
@@ -41,14 +42,30 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/seeds": (set(), {"numpy"}),
     "mpibench/catalogue": (LIGHT, {"pydantic"}),
     "mpibench/topology": (LIGHT | {"numpy", "networkx"}, set()),
-    "mpibench/heterogeneity": (LIGHT | {"numpy"}, set()),
+    "mpibench/heterogeneity": (LIGHT, set()),
+    "mpibench/jitter": (LIGHT | {"mpibench.heterogeneity"}, {"scipy"}),
+    "mpibench/speeds": (LIGHT | {"mpibench.heterogeneity"}, {"scipy"}),
+    "mpibench/profiles": (
+        LIGHT | {"numpy", "mpibench.heterogeneity", "mpibench.jitter", "mpibench.speeds"},
+        set(),
+    ),
     "mpibench/compressors": (LIGHT | {"numpy", "array_api_compat", "mpibench.seeds"}, set()),
-    "mpibench/theory": (LIGHT | {"numpy"}, set()),
+    "mpibench/theory": ({"numpy"}, set()),
+    "mpibench/event_counts": ({"numpy"}, set()),
+    "mpibench/sdde": ({"numpy", "mpibench.errors"}, {"scipy"}),
+    "mpibench/forms": ({"numpy", "mpibench.event_counts", "mpibench.seeds", "mpibench.theory"}, set()),
+    "mpibench/prediction": ({"mpibench.forms", "mpibench.theory"}, set()),
+    "mpibench/constants": (set(), set()),
     "mpibench/datasets": (LIGHT | {"numpy", "mpibench.seeds"}, {"sklearn"}),
     "mpibench/provenance": ({"mpibench"}, {"threadpoolctl"}),
     "mpibench/record": ({"h5py", "numpy", "mpibench.errors"}, set()),
     "mpibench/verify": ({"h5py", "numpy", "mpibench.experiment", "mpibench.record"}, set()),
-    "mpibench/experiment": (LIGHT | {"mpibench.catalogue", "mpibench.heterogeneity", "mpibench.topology"}, set()),
+    "mpibench/experiment": (
+        LIGHT
+        | {"mpibench.catalogue", "mpibench.topology"}
+        | {"mpibench.heterogeneity", "mpibench.profiles", "mpibench.speeds"},
+        set(),
+    ),
     "mpibench/watch": ({"mpibench.node"}, set()),
     "mpibench/watchdog": ({"mpibench.node"}, set()),
     "mpibench/journal": ({"numpy"}, set()),
@@ -60,7 +77,7 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     ),
     "mpibench/campaign": (
         {"mpibench.errors", "mpibench.experiment", "mpibench.seeds"}
-        | {"mpibench.provenance", "mpibench.record", "mpibench.runner"},
+        | {"mpibench.prediction", "mpibench.provenance", "mpibench.record", "mpibench.runner"},
         {"mpi4py"},
     ),
     "mpibench/engines/__init__": (set(), set()),
@@ -73,11 +90,17 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/engines/wire": ({"numpy", "mpi4py"}, {"torch"}),
     "mpibench/clocks": ({"numpy", "mpi4py"}, set()),
     "mpibench/algorithms": ({"mpibench.algorithm", "mpibench.collectives"}, set()),
-    "mpibench/problems": (LIGHT | {"numpy", "mpibench.datasets", "mpibench.seeds"}, {"sklearn", "torch"}),
+    # variants that their paper states as a change of Fragile SGD have its processes
+    "mpibench/algorithms/fragile_accelerated": ({"mpibench.algorithms.fragile"}, set()),
+    "mpibench/algorithms/tree_minibatch_eager": ({"mpibench.algorithm", "mpibench.algorithms.fragile"}, set()),
+    "mpibench/problems": (
+        LIGHT | {"numpy", "mpibench.constants", "mpibench.datasets", "mpibench.seeds"},
+        {"sklearn", "torch"},
+    ),
     "analysis/__main__": ({"click", "analysis"}, set()),  # `--help` starts without pandas and matplotlib
     "analysis": ({"numpy", "h5py", "pandas", "scipy", "matplotlib", "jinja2", "analysis"}, {"rich"}),
 }
-PLANNED = {"mpibench/compressors", "mpibench/theory"}  # rows whose files are still to come
+PLANNED = {"mpibench/compressors"}  # rows whose files are still to come
 OF_ALGORITHMS = {"dataclasses", "enum", "math", "typing"}  # all that these may have of the standard library
 
 

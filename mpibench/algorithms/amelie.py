@@ -35,7 +35,7 @@ class Tag(IntEnum):
 class Process:
     """Process i, on every rank; what it holds is for iteration k."""
 
-    def __init__(self, node, down, up, f):
+    def __init__(self, node, down, up, f, watch):
         self.node, self.down, self.up, self.f = node, down, up, f
         self.to, self.channel = (up.destinations[0], up) if up.destinations else (node.rank, node)
         self.k, self.frozen, self.link_is_free = -1, True, True
@@ -99,8 +99,7 @@ class Amelie(Rooted):
 
     stop_stale: ClassVar[bool] = True
 
-    def process(self, node, down, up, f, watch):
-        Process(node, down, up, f)
+    process = Process
 
     async def process_0(self, node, down, x, watch):
         n, k = node.size, 0

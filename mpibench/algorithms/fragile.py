@@ -10,9 +10,8 @@ are never sent. Sums of an older point are dropped wherever they meet a newer on
 Messages: POINT (k and d numbers) on every edge of the tree from the pivot, SUM (k, how many gradients, of how many
 workers that had sent none at x^k, and d numbers) on the tree to it.
 
-`pivot` is a rank, or "centre": from which the farthest rank is nearest, as in the authors' code, or "least_time": with
-the least equilibrium time t* (theorem 5) for S gradients. Homogeneous data. `/updates/workers` says how many workers
-contribute to a step; the pivot does not know which.
+`pivot` is a rank, "centre", from which the farthest rank is nearest, as in the authors' code, or "least_time", with the
+least t* (theorem 5) for S gradients. It knows how many workers contribute to a step, not which. Homogeneous data.
 """
 
 from dataclasses import dataclass
@@ -53,8 +52,7 @@ class Process:
     async def work(self, k, x):
         first = 1
         while True:
-            g = await self.node.compute(self.f.gradient, x, self.f.sample())
-            self.add(k, 1, first, g)
+            self.add(k, 1, first, await self.node.compute(self.f.gradient, x, self.f.sample()))
             first = 0
 
     async def sums(self):
@@ -100,14 +98,12 @@ class Fragile(Rooted):
     def observer(self, place):
         return place.network().pivot(self.batch) if self.pivot == "least_time" else super().observer(place)
 
-    def process(self, node, down, up, f, watch):
-        Process(node, down, up, f, watch)
+    process = Process
 
     async def process_0(self, node, down, x, watch):
         k = 0
         while watch(k, x):
-            g = await self.collect(node, down, watch, k, x)
-            x = x - self.stepsize * g
+            x = x - self.stepsize * await self.collect(node, down, watch, k, x)
             k += 1
         return x
 
@@ -117,9 +113,9 @@ class Fragile(Rooted):
         g, s = 0, 0
         while s < self.batch:
             _, (computed_at, count, workers, v) = await node.recv(Tag.SUM)
-            if computed_at == k:
-                watch.used(node.rank, 0, count, workers)
-                g, s = g + v, s + count
-            else:
+            if computed_at < k:
                 watch.discarded(node.rank, k - computed_at, count)
+                continue
+            watch.used(node.rank, 0, count, workers)
+            g, s = g + v, s + count
         return g / s

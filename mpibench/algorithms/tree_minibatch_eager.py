@@ -34,8 +34,7 @@ class TreeMinibatchEager(Rooted):
 
     newest_only = Fragile.newest_only
 
-    def process(self, node, down, up, f, watch):
-        OneGradient(node, down, up, f, watch)
+    process = OneGradient
 
     async def process_0(self, node, down, x, watch):
         return await Fragile(self.stepsize, node.size).process_0(node, down, x, watch)
