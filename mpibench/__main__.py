@@ -47,11 +47,13 @@ def list_(as_json):
 
 @cli.command()
 @click.argument("name")
-def describe(name):
-    """Explain an algorithm, problem or topology and its parameters."""
+@click.option("--size", type=click.IntRange(1, 10**6), help="Number of ranks of a topology that fits several.")
+@click.option("--draw", "picture", type=click.Path(), metavar="FILE.png", help="Draw the topology into this file.")
+def describe(name, size, picture):
+    """Explain an algorithm, problem or topology (also a file of one) and its parameters."""
     from mpibench import catalogue
 
-    click.echo(catalogue.describe(name))
+    click.echo(catalogue.describe(name, size=size, picture=picture))
 
 
 @cli.command()
@@ -103,6 +105,22 @@ def run(job, engine, clock, overrides, seed, cell, out, resume, force, dry_run, 
     missed = sum(outcome != "reached" for _, outcome in done)
     say(f"{len(done)} runs, {missed} without the headline target")
     return MISSED if missed else 0
+
+
+@cli.command()
+@click.argument("job", type=click.Path())
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set a value of the file; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def predict(job, overrides, as_json):
+    """Say what theory expects of the experiment in JOB, and what it cannot show; runs nothing.
+
+    Seconds to a target are the method's time per update, counted for these workers, times the number of updates of its
+    theorem, with one constant for all methods: compare them with each other, not with a clock.
+    """
+    from mpibench import experiment, prediction
+
+    view = prediction.outlook(experiment.load(job, overrides))
+    click.echo(json.dumps(prediction.plain(view), indent=1) if as_json else prediction.text_of(view))
 
 
 @cli.command()

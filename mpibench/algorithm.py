@@ -27,6 +27,7 @@ class Algorithm:
 
     newest_only: ClassVar[frozenset] = frozenset()  # tags of which only the newest message to a rank matters
     tolerates_loss: ClassVar[bool] = False  # whether an experiment may lose this method's messages
+    averaged: ClassVar[bool] = False  # every rank has a model, and the run's is their mean
     clocks: ClassVar[frozenset] = frozenset({"virtual", "emulated", "native"})  # on which it can run
 
     def observer(self, place):
@@ -58,6 +59,8 @@ class Centralized(Algorithm):
 class Decentralized(Algorithm):
     """Every rank is a peer; write `peer(node, x, f, watch)`."""
 
+    averaged = True
+
     @staticmethod
     def ranks(workers):
         """Number of ranks that `workers` workers need."""
@@ -81,6 +84,8 @@ class Rooted(Decentralized):
     on the two trees, which are communicators, and `process_0(node, down, x, watch)`, the coroutine that runs beside it
     on the pivot.
     """
+
+    averaged = False
 
     def check(self, workers):
         if not isinstance(self.pivot, str) and self.pivot >= workers:

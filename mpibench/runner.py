@@ -4,14 +4,17 @@ import hashlib
 import math
 import os
 import time
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import NamedTuple
 
 import numpy
 
 from mpibench.journal import Journal
-from mpibench.node import COMPUTED, SECOND, STOPPED, Cluster
+from mpibench.node import COMPUTED, NEVER, SECOND, STOPPED, Cluster
+from mpibench.peers import Collector, PeerWatch, collect, together
 from mpibench.provenance import clock_resolution
 from mpibench.seeds import Purpose, generator
 from mpibench.watch import Watch
@@ -101,8 +104,8 @@ def cluster_of(cell, seed, problem, measured=None):
 
     @cache
     def network():
-        from mpibench.network import Network
         from mpibench.graphs import complete
+        from mpibench.network import Network
 
         graph = cell.graph or complete(cell.ranks)
         times = {pair: edge(*pair) for pair in graph.edges}
@@ -125,19 +128,52 @@ def cluster_of(cell, seed, problem, measured=None):
     )
 
 
-def program_of(cell, problem, watches, observer, **watching):
-    """What every rank runs; its watch is put into `watches`. The observer's takes snapshots, as `watching` says."""
+def program_of(cell, problem, watches, watch_of):
+    """What every rank runs; its watch, `watch_of(node)`, is put into `watches`."""
 
     def program(node):
         i = cell.algorithm.worker_number(node.rank)
         objective = problem.objective(i) if i else None
-        ours = node.rank == observer
-        snapshot, record = (cell.snapshot, cell.record_updates) if ours else (None, False)
-        watch = Watch(node, cell.stop, snapshot, problem.metrics, record, **(watching if ours else {}))
-        watches[node.rank] = watch
+        watch = watches[node.rank] = watch_of(node)
         return cell.algorithm.program(node, problem.start(), objective, watch)
 
     return program
+
+
+def of_the_mean(cell):
+    """Whether the trace is of the mean over ranks, which needs instants that all ranks have in common."""
+    return cell.algorithm.averaged and cell.snapshot.seconds is not None
+
+
+def observing(cell, problem, observer, **watching):
+    """The function that makes each rank's watch where one rank's points are the trace."""
+
+    def watch_of(node):
+        if node.rank == observer:
+            return Watch(node, cell.stop, cell.snapshot, problem.metrics, cell.record_updates, **watching)
+        return Watch(node, cell.stop, None, problem.metrics)
+
+    return watch_of
+
+
+def averaging(cell, problem, keep, over=lambda: False):
+    """The function that makes each rank's watch where the trace is of the mean."""
+
+    def watch_of(node):
+        record = cell.record_updates and node.rank == 0
+        return PeerWatch(node, cell.stop, cell.snapshot, problem.metrics, record, keep, over)
+
+    return watch_of
+
+
+@dataclass
+class Seen:
+    """What the watches of a run have seen."""
+
+    snapshots: list
+    point: object  # the final model
+    recorded: dict  # of every update of the observer
+    tallies: list  # of each rank: gradients used and discarded by rank, histogram of delays
 
 
 def simulate(cell, seed, show=None):
@@ -146,22 +182,35 @@ def simulate(cell, seed, show=None):
 
     problem = cell.problem.prepare(cell.workers, seed)
     engine, watches = Simulation(), {}
+    cluster = cluster_of(cell, seed, problem)
+    observer = cell.algorithm.observer(cluster)
 
     def counters():
         links = [link for node in engine.nodes for link in node.links.values()]
         gradients = sum(node.gradients for node in engine.nodes)
         return gradients, sum(link.messages for link in links), sum(link.bytes for link in links)
 
-    watching = {"evaluate": problem.evaluate, "counters": counters, "show": show}
-    cluster = cluster_of(cell, seed, problem)
-    observer = cell.algorithm.observer(cluster)
+    def past(metrics):
+        return any(watches[observer].past(metrics[name], name) for name in cell.stop.metrics)
+
+    if of_the_mean(cell):
+        collector = Collector(cell.ranks, problem.evaluate, past, show)
+        watch_of = averaging(cell, problem, collector.keep, lambda: collector.reached)
+    else:
+        watch_of = observing(cell, problem, observer, evaluate=problem.evaluate, counters=counters, show=show)
     with numpy.errstate(over="ignore", invalid="ignore"):  # a run that diverges is a result
-        ended_by = engine.run(cluster, program_of(cell, problem, watches, observer, **watching))
-        watch = watches.pop(observer)
-        if ended_by != observer:
-            watch.close(engine.time)
-    for other in watches.values():
-        watch.add(*other.tallies)
+        ended_by = engine.run(cluster, program_of(cell, problem, watches, watch_of))
+        limit = engine.time, NEVER if ended_by is None else ended_by
+        watch = watches[observer]
+        if of_the_mean(cell):
+            states = [watches[rank].last(limit) for rank in range(cell.ranks)]
+            collector.add(replace(together(states, problem.evaluate), counters=counters()))
+            snapshots, point = collector.snapshots, collector.snapshots[-1].point
+        else:
+            if ended_by != observer:
+                watch.close(engine.time)
+            snapshots, point = watch.snapshots, watch.point
+    seen = Seen(snapshots, point, watch.recorded, [each.tallies(limit) for each in watches.values()])
     tallies = [
         Tally(
             node.gradients,
@@ -172,12 +221,13 @@ def simulate(cell, seed, show=None):
         )
         for node in engine.nodes
     ]
-    return result_of(cell, problem, watch, tallies, engine.time / SECOND)
+    return result_of(cell, problem, seen, tallies, engine.time / SECOND)
 
 
-def result_of(cell, problem, watch, tallies, seconds):
+def result_of(cell, problem, seen, tallies, seconds):
     """Put together what a run has left."""
-    snapshots = watch.snapshots
+    snapshots, n = seen.snapshots, len(tallies)
+    metrics = problem.metrics | ({"consensus": "lower"} if of_the_mean(cell) else {})
     trace = {
         "time": numpy.array([s.seconds for s in snapshots]),
         "iteration": numpy.array([s.iteration for s in snapshots]),
@@ -186,30 +236,35 @@ def result_of(cell, problem, watch, tallies, seconds):
     }
     for place, name in enumerate(("gradients", "messages", "bytes")):
         trace[name] = numpy.array([round(s.counters[place]) for s in snapshots], numpy.int64)
-    for name in problem.metrics:
+    for name in metrics:
         trace[name] = numpy.array([s.metrics[name] for s in snapshots], float)
-    n = len(tallies)
     edges = numpy.array([edge for tally in tallies for edge in tally.edges], numpy.int64).reshape(-1, 4)
+    used, discarded, histogram = Counter(), Counter(), Counter()
+    for used_by, discarded_by, delays in seen.tallies:
+        used.update(used_by)
+        discarded.update(discarded_by)
+        histogram.update(dict(enumerate(delays)))
     ranks = {
         "gradients": numpy.array([tally.gradients for tally in tallies]),
-        "used": numpy.array([watch.used_by.get(rank, 0) for rank in range(n)]),
-        "discarded": numpy.array([watch.discarded_by.get(rank, 0) for rank in range(n)]),
+        "used": numpy.array([used[rank] for rank in range(n)]),
+        "discarded": numpy.array([discarded[rank] for rank in range(n)]),
         "stopped": numpy.array([tally.stopped for tally in tallies]),
         "busy_seconds": numpy.array([tally.busy_seconds for tally in tallies]),
         "messages_sent": numpy.bincount(edges[:, 0], edges[:, 2], n).astype(int),
         "bytes_sent": numpy.bincount(edges[:, 0], edges[:, 3], n).astype(int),
     }
     ranks["idle_seconds"] = numpy.maximum(0.0, seconds - ranks["busy_seconds"])
-    updates = dict(watch.recorded or {}) | {"staleness_histogram": numpy.array(watch.histogram)}
-    point = model_bytes(watch.point)
+    staleness = numpy.array([histogram[delay] for delay in range(len(histogram))])
+    updates = dict(seen.recorded or {}) | {"staleness_histogram": staleness}
+    point = model_bytes(seen.point)
     events = hashlib.sha256(numpy.array([tally.fingerprint for tally in tallies], numpy.int64).tobytes())
-    for values in (*(trace[name].tobytes() for name in problem.metrics), point):  # what happened, and what it led to
+    for values in (*(trace[name].tobytes() for name in metrics), point):  # what happened, and what it led to
         events.update(values)
     model = hashlib.sha256(point)
     attrs = {"seconds": seconds, "event_hash": events.hexdigest()[:16], "model_hash": model.hexdigest()[:16]}
-    result = Result(attrs, trace, problem.metrics, updates, ranks, edges, problem.provenance)
+    result = Result(attrs, trace, metrics, updates, ranks, edges, problem.provenance)
     targets = cell.targets
-    finite = all(numpy.isfinite(trace[name]).all() for name in problem.metrics)
+    finite = all(numpy.isfinite(trace[name]).all() for name in metrics)
     reached = result.time_to(targets.metric, targets.headline) < math.inf
     attrs["outcome"] = "reached" if reached else "budget" if finite else "diverged"
     return result
@@ -305,14 +360,20 @@ def once(comm, cell, seed, problem, measured, pace=None):
     journal = Journal(JOURNAL_NS if cell.clock == "native" else 0)
     cluster = cluster_of(cell, seed, problem, measured)
     root = cell.algorithm.observer(cluster)  # all is put together there
+    states = []
+    if of_the_mean(cell):
+        watch_of = averaging(cell, problem, lambda rank, state: states.append(state))
+    else:
+        watch_of = observing(cell, problem, root)
     with numpy.errstate(over="ignore", invalid="ignore"):
-        ended_by = engine.run(cluster, program_of(cell, problem, watches, root), journal)
+        ended_by = engine.run(cluster, program_of(cell, problem, watches, watch_of), journal)
     ended_by = comm.bcast(ended_by)
     violations = comm.allreduce(engine.order_violations)
     if violations and engine.strict:
         return None, violations
-    local = None
+    local, watch = None, watches.get(comm.rank)
     drift = clocks.offset(comm)[0] - offset
+    limit = engine.end, NEVER if ended_by is None else ended_by
     if engine.node is not None:
         rows = journal.until(engine.limit, comm.rank)
         tally = tally_of(comm.rank, rows, engine.fingerprint(), engine.wire.bytes)
@@ -320,23 +381,30 @@ def once(comm, cell, seed, problem, measured, pace=None):
         clock |= {"start_seconds": engine.started / SECOND, "stop_seconds": engine.stopped / SECOND}
         clock |= {"offset_seconds": offset / SECOND, "round_trip_seconds": round_trip / SECOND}
         clock["drift"] = drift / max(1, engine.stopped)
-        told = watches[comm.rank].tallies
-        local = (tally, rows, numpy.array(engine.lateness), engine.overruns, clock, told)
+        local = (tally, rows, numpy.array(engine.lateness), engine.overruns, clock, watch.tallies(limit))
     everybody = [entry for entry in comm.gather(local, root) or [] if entry is not None]
-    watch = watches.get(root)
-    if comm.rank == root:
-        if ended_by != root:
-            watch.close(engine.end)
-        for rank, entry in enumerate(everybody):
-            if rank != root:
-                watch.add(*entry[5])
-        end = engine.end if ended_by is None else math.inf
-        read_counters(watch.snapshots, [entry[1] for entry in everybody], end, root)
-    evaluate(comm, problem, watch.snapshots if comm.rank == root else [], root)
+    if of_the_mean(cell):
+        snapshots = snapshots_of_the_mean(comm, cell, problem, watch, states, limit)
+        point = snapshots[-1].point if snapshots else None
+    else:
+        if comm.rank == root:
+            if ended_by != root:
+                watch.close(engine.end)
+            end = engine.end if ended_by is None else math.inf
+            read_counters(watch.snapshots, [entry[1] for entry in everybody], end, root)
+        snapshots = watch.snapshots if comm.rank == root else []
+        evaluate(comm, problem, snapshots, root)
+        point = watch.point if watch is not None else None
     if comm.rank != root:
         return (comm.recv(source=root) if comm.rank == 0 else None), violations
+    recorded = watch.recorded and until(watch.recorded, engine.end / SECOND)
+    seen = Seen(snapshots, point, recorded, [entry[5] for entry in everybody])
     tallies = [entry[0] for entry in everybody]
-    result = result_of(cell, problem, watch, tallies, engine.end / SECOND)
+    if of_the_mean(cell):  # the counters at the end, as in the simulation: of all that has happened
+        edges = [edge for tally in tallies for edge in tally.edges]
+        totals = sum(tally.gradients for tally in tallies), sum(e[2] for e in edges), sum(e[3] for e in edges)
+        snapshots[-1] = replace(snapshots[-1], counters=totals)
+    result = result_of(cell, problem, seen, tallies, engine.end / SECOND)
     result.ranks["bytes_handed_to_mpi"] = numpy.array([tally.handed_to_mpi for tally in tallies])
     result.clock = {name: numpy.array([entry[4][name] for entry in everybody]) for name in everybody[0][4]}
     result.clock["start_spread_seconds"] = float(numpy.ptp(result.clock["start_seconds"]))
@@ -355,6 +423,24 @@ def once(comm, cell, seed, problem, measured, pace=None):
         comm.send(result, 0)
         return None, violations
     return result, violations
+
+
+def snapshots_of_the_mean(comm, cell, problem, watch, states, limit):
+    """On rank 0 the snapshots of the mean at the instants of the grid before the end, and at the end."""
+    part = comm.Split(0 if comm.rank < cell.ranks else 1)
+    snapshots = []
+    if comm.rank < cell.ranks:
+        last = watch.last(limit)
+        before = [state for state in states if state.seconds < limit[0] / SECOND]
+        snapshots = collect(part, [*before, last], problem.evaluate)
+    part.Free()
+    return snapshots
+
+
+def until(recorded, seconds):
+    """The rows of recorded updates that are not later than this."""
+    count = bisect_right(recorded["time"], seconds)
+    return {name: column[:count] for name, column in recorded.items()}
 
 
 def tally_of(rank, rows, fingerprint, handed_to_mpi):

@@ -59,6 +59,7 @@ class Watch:
                          "staleness_seconds": array("d"), "gradients": array("q"),
                          "workers": array("q")} if record_updates else None  # fmt: skip
         self.batch, self.sources, self.unnamed = 0, set(), 0  # of the update that comes next
+        self.log = array("q") if self.engine.clock == "emulated" else None  # for `until`
 
     def used(self, i, delay, count=1, workers=None):
         """A gradient of rank i (or the sum of `count` of them), computed `delay` updates ago, is used.
@@ -77,6 +78,8 @@ class Watch:
         self.used_by[i] = self.used_by.get(i, 0) + count
         self.used_total += count
         self.count(delay, count)
+        if self.log is not None:
+            self.log.extend((self.engine.time, i, delay, count, 1))
 
     def reused(self, delay):
         """The update that comes uses a gradient again that was computed `delay` updates ago."""
@@ -88,6 +91,8 @@ class Watch:
         self.discarded_by[i] = self.discarded_by.get(i, 0) + count
         self.discarded_total += count
         self.count(delay, count)
+        if self.log is not None:
+            self.log.extend((self.engine.time, i, delay, count, 0))
 
     def count(self, delay, count):
         """The histogram has every gradient, used or not."""
@@ -96,18 +101,18 @@ class Watch:
             self.histogram.extend([0] * (delay + 1 - len(self.histogram)))
         self.histogram[delay] += count
 
-    @property
-    def tallies(self):
-        """What became of the gradients that this rank has spoken of."""
-        return self.used_by, self.discarded_by, self.histogram
-
-    def add(self, used_by, discarded_by, histogram):
-        """Another rank's tallies belong to the same run."""
-        for ours, theirs in ((self.used_by, used_by), (self.discarded_by, discarded_by)):
-            for i, count in theirs.items():
-                ours[i] = ours.get(i, 0) + count
-        for delay, count in enumerate(histogram):
-            self.count(delay, count)
+    def tallies(self, limit):
+        """What became of the gradients that this rank has spoken of, up to the last event (time, rank) of the run: used
+        and discarded by rank, and the histogram. A rank of an emulation hears of the end when it has gone beyond it."""
+        if self.log is None or not self.log or (self.log[-5], self.node.rank) <= limit:
+            return self.used_by, self.discarded_by, self.histogram
+        counted = Watch(self.node, self.stop, None, self.better)
+        counted.log = None
+        for at in range(0, len(self.log), 5):
+            now, i, delay, count, used = self.log[at : at + 5]
+            if (now, self.node.rank) <= limit:
+                (counted.used if used else counted.discarded)(i, delay, count)
+        return counted.tallies(limit)
 
     def __call__(self, k, x):
         """Iteration k is at point x. True: go on."""

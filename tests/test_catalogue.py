@@ -4,7 +4,7 @@ import math
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
 import pytest
@@ -26,8 +26,8 @@ def test_every_file_is_found_summed_up_loaded_and_described(kind):
         assert summary == sys.modules[cls.__module__].__doc__.splitlines()[0] != ""
         text = catalogue.describe(name)
         assert text.startswith(f"{name} ({kind})\n\n{summary}")
-        for parameter in cls.__dataclass_fields__:
-            assert f"\n  {parameter} " in text
+        for field in fields(cls):
+            assert f"\n  {field.name} " in text
 
 
 def test_a_class_is_found_whatever_the_case_of_its_name():
@@ -41,15 +41,50 @@ def test_topologies_are_files_too():
     assert 'name = "star"' in catalogue.describe("star")
 
 
+def test_a_topology_is_described_with_its_facts():
+    assert catalogue.describe("ring-8").endswith(
+        "spectral gap  0.1953 with Metropolis weights\ncentre        rank 0\nroots         every rank"
+    )
+    assert "With 16 ranks, for example (--size N for another number):\n\nsize          16 nodes" in catalogue.describe(
+        "line"
+    )
+    assert "example" not in (text := catalogue.describe("line", size=5)) and "5 nodes, 4 edges both ways" in text
+
+
+def test_a_topology_is_also_a_path_or_a_generator(tmp_path):
+    file = tmp_path / "own.toml"
+    file.write_text('name = "mesh"\nrows = 2\ncolumns = 5\n')
+    text = catalogue.describe(str(file))
+    assert text.startswith("own (topology)\n\nname = ") and "10 nodes, 13 edges both ways" in text
+    assert "  rows     a whole number >= 1; required\n  columns  a" in catalogue.describe("mesh")
+    text = catalogue.describe("two_clusters", size=6)
+    assert "  bridges  a whole number >= 1; default 1\n" in text and "6 nodes, 7 edges both ways" in text
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
         (lambda: catalogue.load("algorithm", "ringmastr"), "no algorithm `ringmastr`; did you mean `ringmaster`?"),
-        (lambda: catalogue.summary("problem", "quadratics"), "no problem `quadratics`; did you mean `quadratic`?"),
-        (lambda: catalogue.load("problem", "xyz"), "known: `logistic`, `mlp`, `quadratic`"),
+        (lambda: catalogue.summary("problem", "quadratix"), "no problem `quadratix`; did you mean `quadratic`?"),
+        (lambda: catalogue.load("problem", "xyz"), "known: `logistic`, `mlp`, `quadratic`, `quadratics`"),
         (lambda: catalogue.load("algorithm", "../seeds"), "no algorithm `../seeds`"),
         (lambda: catalogue.load("algorithm", "__init__"), "no algorithm `__init__`"),
         (lambda: catalogue.describe("async_sgdd"), "no algorithm, problem or topology `async_sgdd`; did you mean"),
+        (lambda: catalogue.describe("torrus"), "no algorithm, problem or topology `torrus`; did you mean `torus`?"),
+        (lambda: catalogue.describe("torrus", kind="problem"), "there is no problem `torrus`; known:"),
+        (
+            lambda: catalogue.describe("quadratic", size=3),
+            "`quadratic` is no topology, so it has no size and no picture",
+        ),
+        (lambda: catalogue.describe("ring-8", size=9), "ring-8: the graph has 8 nodes for 9 ranks"),
+        (lambda: catalogue.describe("hypercube-8", size=6), "hypercube-8: the graph has 8 nodes for 6 ranks"),
+        (lambda: catalogue.describe("nowhere.toml"), "topology nowhere.toml cannot be read"),
+        (lambda: catalogue.describe("mesh", picture="a.png"), "mesh has no picture without rows and columns"),
+        (lambda: catalogue.describe("ring", picture="a.jpg"), "the picture a.jpg would be a PNG"),
+        (
+            lambda: catalogue.describe("ring", picture="no/folder/a.png"),
+            "the picture no/folder/a.png cannot be written",
+        ),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(call, text):

@@ -449,7 +449,7 @@ WRONG = {
     ),
     "shares that do not fit": ([LOGISTIC, ("[het", 'split = "dirichlet"\n[het')], ["[problem]", "alpha"]),
     "no data": ([LOGISTIC, ("data.svm", "absent.svm")], ["absent.svm", "cannot be read (No such file"]),
-    "a folder as data": ([LOGISTIC, ("data.svm", ".")], ["cannot be read"]),
+    "a folder as data": ([LOGISTIC, ("data.svm", ".")], ["data folder .", "has no file train-images"]),
     "text as data": ([LOGISTIC, ("data.svm", "text.svm")], ["text.svm is not in LIBSVM format"]),
     "bytes as data": ([LOGISTIC, ("data.svm", "bytes.svm")], ["bytes.svm"]),
     "empty data": ([LOGISTIC, ("data.svm", "empty.svm")], ["empty.svm holds no sample"]),

@@ -195,8 +195,9 @@ def test_the_staleness_of_an_update_is_the_largest_of_its_gradients(make_watch):
     watch.used(1, 1)  # computed at x^2
     at(watch, 6.0, 4, point())
     found = list(zip(*watch.recorded.values(), strict=True))
-    assert list(watch.recorded) == ["time", "source", "staleness", "staleness_seconds"]
-    assert found == [(1.5, 1, 0, 1.5), (4.0, 2, 1, 4.0), (4.25, 1, 2, 4.25), (6.0, 1, 1, 2.0)]
+    assert list(watch.recorded) == ["time", "source", "staleness", "staleness_seconds", "gradients", "workers"]
+    # the last two columns: gradients in the update, and workers that they are of
+    assert found == [(1.5, 1, 0, 1.5, 1, 1), (4.0, 2, 1, 4.0, 1, 1), (4.25, 1, 2, 4.25, 3, 3), (6.0, 1, 1, 2.0, 1, 1)]
 
 
 def test_staleness_in_seconds_goes_back_to_when_the_iteration_began(make_watch):

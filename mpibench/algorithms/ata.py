@@ -16,9 +16,9 @@ worker that has a share. Homogeneous data.
 How μ_i and N_i are meant, and e as Euler's number, is a reading of the code that the paper was not checked for.
 """
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
-from math import e, log, sqrt
 
 from mpibench.algorithm import Centralized, Count, Positive
 
@@ -39,8 +39,8 @@ class ATA(Centralized):
         if jobs == 0:
             return 0.0
         mean = seconds / jobs
-        width = log(2 * step**2) / jobs
-        return max(0.0, mean - 4 * e * (self.alpha or 2 * mean) * (sqrt(width) + width))
+        width = math.log(2 * step**2) / jobs
+        return max(0.0, mean - 4 * math.e * (self.alpha or 2 * mean) * (math.sqrt(width) + width))
 
     def allocation(self, scores, jobs):
         """a_i: one gradient after another to who would then have the least a_i s_i, then to who has had the fewest."""

@@ -10,8 +10,8 @@ are never sent. Sums of an older point are dropped wherever they meet a newer on
 Messages: POINT (k and d numbers) on every edge of the tree from the pivot, SUM (k, how many gradients, of how many
 workers that had sent none at x^k, and d numbers) on the tree to it.
 
-`pivot` is a rank, "centre", from which the farthest rank is nearest, as in the authors' code, or "least_time", with the
-least t* (theorem 5) for S gradients. It knows how many workers contribute to a step, not which. Homogeneous data.
+`pivot` is a rank, "centre", the nearest to its farthest, as in the authors' code, or "least_time", with the least t*
+(theorem 5) for S gradients. It knows how many workers contribute to a step, not which. Homogeneous data.
 """
 
 from dataclasses import dataclass
@@ -58,8 +58,7 @@ class Process:
     async def sums(self):
         """Activity 2: a sum arrives from a child."""
         while True:
-            _, sum_of_child = await self.up.recv(Tag.SUM)
-            self.add(*sum_of_child)
+            self.add(*(await self.up.recv(Tag.SUM)).body)
 
     def see(self, k):
         """Iteration k is there: what belongs to an older one is dropped."""
@@ -90,15 +89,14 @@ class Process:
 class Fragile(Rooted):
     stepsize: Positive  # γ, per step
     batch: Count  # S, gradients that a step waits for
-    pivot: Rank | Literal["centre", "least_time"] = "least_time"  # j*
+    pivot: Rank | Literal["centre", "least_time"] = "centre"  # j*
 
     stop_stale: ClassVar[bool] = True
     newest_only = frozenset({Tag.POINT})
+    process = Process
 
     def observer(self, place):
         return place.network().pivot(self.batch) if self.pivot == "least_time" else super().observer(place)
-
-    process = Process
 
     async def process_0(self, node, down, x, watch):
         k = 0
@@ -108,14 +106,14 @@ class Fragile(Rooted):
         return x
 
     async def collect(self, node, down, watch, k, x):
-        """The mean of S gradients at x^k, or more: the last sum may hold several."""
+        """The mean of S gradients at x^k, or of more: the last sum may hold several."""
         down.send(node.rank, Tag.POINT, k, x)
-        g, s = 0, 0
+        g = s = 0
         while s < self.batch:
             _, (computed_at, count, workers, v) = await node.recv(Tag.SUM)
-            if computed_at < k:
+            if computed_at == k:
+                watch.used(node.rank, 0, count, workers)
+                g, s = g + v, s + count
+            else:
                 watch.discarded(node.rank, k - computed_at, count)
-                continue
-            watch.used(node.rank, 0, count, workers)
-            g, s = g + v, s + count
         return g / s

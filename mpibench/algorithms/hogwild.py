@@ -5,9 +5,9 @@ NeurIPS 2011, arXiv 1106.5730, algorithm 1. A rank reads the model, computes a g
 non-zero components, while others read and write. The delay of a gradient is the number of additions since the model
 was read.
 
-Over MPI the model lies in a shared-memory window of one host, so all ranks must run there. In the simulation reading
-and adding take no time and are never torn: what is left of the method is its delay, which is that of asynchronous SGD
-on links that take no time.
+The model lies in memory that the processes of one host share, so all ranks must run there. In virtual time reading and
+adding take no time and are never torn: what is left of the method is its delay, which is that of asynchronous SGD on
+links that take no time.
 
 Messages: none.
 
@@ -29,6 +29,7 @@ class Tag(IntEnum):
 class Hogwild(Decentralized):
     stepsize: Positive  # γ, per gradient
 
+    averaged = False
     clocks = frozenset({"virtual", "native"})
 
     async def peer(self, node, x, f, watch):

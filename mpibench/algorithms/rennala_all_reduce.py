@@ -1,13 +1,13 @@
 """Rennala SGD with an all-reduce: gradients stay where they are until S of them are there, then all ranks add them up.
 
 The method is Rennala SGD with stops (A. Tyurin, P. Richtárik, NeurIPS 2023, arXiv 2305.12387); A. Tyurin, D. Sivtsov,
-"Birch SGD", ICLR 2026, arXiv 2505.09218, list it among those that an all-reduce can serve. This listing is derived: no
-paper prints it. A worker adds up its gradients at x^k and says of each only that it is there. At S the server freezes
-the step, which stops what is being computed, all ranks join two reductions, of the sums and of their counts, and every
-rank makes the step.
+"Birch SGD", ICLR 2026, arXiv 2505.09218, list it among those that an all-reduce can serve. This listing is ours. A
+worker adds up its gradients at x^k and says of each only that it is there. At S the server freezes the step, which
+stops what is being computed, all ranks join two reductions, of the sums and of their counts, and every rank makes the
+step.
 
 A worker needs one vector up and one down a step, whatever S is. What ends while the word of the end is under way still
-counts, so the batch b is S to S + n - 1, and the step divides by b.
+counts, so the batch b is S or more, and the step divides by b.
 
 Messages: n MODEL (d numbers) at the start. A step: one TOKEN (k) up for each of its b gradients, n FREEZE (nothing)
 down, and on a binomial tree over all ranks n SUM (d numbers) and n COUNT (one number) up, and as many down.
