@@ -7,9 +7,10 @@ node    what it may do: send, recv, drain, compute, sleep, start, join (`mpibenc
 x       the start, a vector: a numpy array or a torch tensor, never written, only replaced (`x = x - γ * g`)
 f       this worker's objective: `ξ = f.sample()` draws a sample, `f.gradient(x, ξ)` is its stochastic gradient, to be
         handed to `node.compute`
-watch   `while watch(k, x):` shows iteration k and its point and asks whether to go on; `watch.used(i, delay)` and
-        `watch.discarded(i, delay)` say what became of a gradient of rank i that was computed `delay` updates ago, and
-        `watch.reused(delay)` that the next update uses one so old once more
+watch   `while watch(k, x):` shows iteration k and its point and asks whether to go on. `watch.used(i, delay)` and
+        `watch.discarded(i, delay)` say what became of a gradient of rank i that was computed `delay` updates ago,
+        `watch.reused(delay)` that the next update uses one so old once more, and `watch.mixed(j, age)` that something
+        from rank j, `age` iterations old by its stamp, has entered this rank's state
 
 The first coroutine to return ends the run on every rank, so no algorithm has shutdown code.
 """
@@ -34,8 +35,9 @@ class Algorithm:
         """The rank whose points are the run's trace; `place.network()` is the graph with its times."""
         return 0
 
-    def check(self, workers):
-        """Raise ValueError, one sentence, where these parameters make no sense for this number of workers."""
+    def check(self, workers, graph=None):
+        """Raise ValueError, one sentence, where these parameters make no sense for this number of workers, or on this
+        graph of all ranks; None is the complete one."""
 
 
 class Centralized(Algorithm):
@@ -87,7 +89,7 @@ class Rooted(Decentralized):
 
     averaged = False
 
-    def check(self, workers):
+    def check(self, workers, graph=None):
         if not isinstance(self.pivot, str) and self.pivot >= workers:
             raise ValueError(f"pivot = {self.pivot} is none of the ranks 0 to {workers - 1}")
 

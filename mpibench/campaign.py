@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from mpibench import provenance, record, runner
+from mpibench import prediction, provenance, record, runner
 from mpibench.errors import DiskFull, InvalidInput
 from mpibench.experiment import Experiment
 from mpibench.seeds import Purpose
@@ -205,7 +205,7 @@ class Campaign:
             "ranks": cell.ranks,
             "seed": seed,
             "cell": cell.hash[:16],
-            "final_model": "the server's" if cell.algorithm.worker_number(0) == 0 else "rank 0's",
+            "final_model": final_model(cell),
             "stop_stale": getattr(cell.algorithm, "stop_stale", None),
             "budget_seconds": cell.stop.seconds or math.inf,
         }
@@ -227,7 +227,17 @@ class Campaign:
         }
         if cell.engine == "mpi":
             facts["mpi"] = mpi_facts()
-        return record.RunFile(record.place(self.out, cell.name, cell.label, cell.hash, seed, run), attrs, config, facts)
+        place = record.place(self.out, cell.name, cell.label, cell.hash, seed, run)
+        return record.RunFile(place, attrs, config, facts, prediction.predict(cell, seed))
+
+
+def final_model(cell):
+    """Whose model the trace shows."""
+    if cell.algorithm.worker_number(0) == 0:
+        return "the server's"
+    if runner.of_the_mean(cell):
+        return "the mean of all ranks"
+    return "the pivot's" if hasattr(cell.algorithm, "pivot") else "rank 0's"
 
 
 def at_the_edge(chosen, tried):
@@ -265,6 +275,9 @@ def finish(file, cell, result):
     file.put("updates/staleness_histogram", attrs={"open": int(len(result.updates["staleness_histogram"]) > 1 << 16)})
     file.put("ranks", result.ranks)
     file.put("bytes/edges", dict(zip(("source", "destination", "messages", "bytes"), result.edges.T, strict=True)))
+    if len(result.ages):
+        columns = ("source", "destination", "count", "age_sum", "age_max")
+        file.put("ages", dict(zip(columns, result.ages.T, strict=True)))
     if cell.algorithm.worker_number(0) == 0:
         down = result.edges[:, 0] == 0
         ways = {"up": int(result.edges[~down, 3].sum()), "down": int(result.edges[down, 3].sum())}

@@ -414,7 +414,7 @@ class Reader:
             at = ("algorithm", method.label)
             for point in method.points:
                 try:
-                    point.check(settings.workers)
+                    point.check(settings.workers, experiment.graphs.get(point.ranks(settings.workers)))
                 except ValueError as error:
                     self.refuse(at, str(error))
             if missing := clocks - method.points[0].clocks:

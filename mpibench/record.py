@@ -13,16 +13,22 @@
              attrs: start_spread_seconds                                                              (engine mpi)
 /trace       time (float64 seconds on the run's clock), iteration (int64), updates, gradients, discarded, messages,
              bytes (int64, cumulative over all ranks), <metric> (float64; attr direction: "lower" | "higher") all (p,)
-/updates     time, source, staleness, staleness_seconds (u,), with record_updates; always staleness_histogram: the
-             number of gradients with staleness 0, 1, 2, ... (attr open: 1 where the last bin holds all larger ones)
+/updates     time, source, staleness, staleness_seconds, gradients (used in the update), workers (that they are of)
+             (u,), with record_updates; always staleness_histogram: the number of gradients with staleness 0, 1, 2, ...
+             (attr open: 1 where the last bin holds all larger ones)
 /ranks       gradients, discarded, busy_seconds, idle_seconds, messages_sent, messages_received, messages_lost,
              messages_in_flight (when the run ended), bytes_sent, peak_memory_bytes, ... (n,)
 /bytes       edges/{source,destination,messages,bytes} (e,): bytes of the bodies on each directed edge;
              serialised/{up,down}: the same in all, to and from the server; other levels of the ledger beside
              serialised: algorithmic (bits), mpi, nic
+/ages        source, destination, count, age_sum, age_max (e,): of what entered a rank's state from another, in
+             iterations by its stamps; network methods that have stamps
 /delays      requested_seconds, realised_seconds
 /fidelity    attrs: lateness_median_seconds, lateness_p99_seconds, lateness_max_seconds, order_violations, overruns,
              time_scale, good (0/1), attempts                                                    (clock emulated)
+/prediction  JSON, before the run, where there is a formula for the method: update_seconds {least, expected, most},
+             targets [{value, eps, updates, seconds}], constants {smoothness, gap, variance, exact}, source; null is
+             what theory does not say
 /steps, /events, /checks, /faults  where an engine fills them
 
 JSON and TOML texts are scalar string datasets. Infinity and NaN stand in JSON as Python writes them. What is not known
@@ -72,13 +78,14 @@ class RunFile:
     attrs       attributes of the root, without `schema` and `complete`
     config      datasets of /config: texts as they are, other values as JSON
     provenance  group name to a dict (stored as JSON); `ranks` is a list of dicts, one for each rank
+    prediction  what theory says of the run (a dict), or None
 
     Raises InvalidInput where the file exists or cannot be made, DiskFull where there is no space; then nothing is left.
     An exception inside the `with` statement is written to the part (outcome "fault" and the exception as error, unless
     they are there) and goes on.
     """
 
-    def __init__(self, path, attrs, config, provenance):
+    def __init__(self, path, attrs, config, provenance, prediction=None):
         self.path = Path(path)
         self.part = self.path.with_name(self.path.name + ".part")
         self._beside = self.path.with_name(self.path.name + ".part.new")
@@ -91,6 +98,8 @@ class RunFile:
             self._file.attrs.update(_plain(attrs) | {"schema": SCHEMA, "complete": 0})
             self.put("config", {key: v if isinstance(v, str) else json.dumps(v) for key, v in config.items()})
             self.put("provenance", provenance)
+            if prediction is not None:
+                self.put("/", {"prediction": prediction})
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 os.close(os.open(self.part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

@@ -36,6 +36,7 @@ class Result:
     updates: dict
     ranks: dict
     edges: numpy.ndarray  # (edges, 4): source, destination, messages, bytes
+    ages: numpy.ndarray  # (edges, 5): source, destination, how often something came, sum and largest of its ages
     data: dict  # provenance of the problem
     clock: dict = field(default_factory=dict)
     fidelity: dict = field(default_factory=dict)
@@ -173,7 +174,7 @@ class Seen:
     snapshots: list
     point: object  # the final model
     recorded: dict  # of every update of the observer
-    tallies: list  # of each rank: gradients used and discarded by rank, histogram of delays
+    tallies: list  # of each rank: gradients used and discarded by rank, histogram of delays, ages by source
 
 
 def simulate(cell, seed, show=None):
@@ -240,7 +241,9 @@ def result_of(cell, problem, seen, tallies, seconds):
         trace[name] = numpy.array([s.metrics[name] for s in snapshots], float)
     edges = numpy.array([edge for tally in tallies for edge in tally.edges], numpy.int64).reshape(-1, 4)
     used, discarded, histogram = Counter(), Counter(), Counter()
-    for used_by, discarded_by, delays in seen.tallies:
+    ages = []
+    for rank, (used_by, discarded_by, delays, by_source) in enumerate(seen.tallies):
+        ages += [(source, rank, *row) for source, row in sorted(by_source.items())]
         used.update(used_by)
         discarded.update(discarded_by)
         histogram.update(dict(enumerate(delays)))
@@ -262,7 +265,8 @@ def result_of(cell, problem, seen, tallies, seconds):
         events.update(values)
     model = hashlib.sha256(point)
     attrs = {"seconds": seconds, "event_hash": events.hexdigest()[:16], "model_hash": model.hexdigest()[:16]}
-    result = Result(attrs, trace, metrics, updates, ranks, edges, problem.provenance)
+    ages = numpy.array(ages, numpy.int64).reshape(-1, 5)
+    result = Result(attrs, trace, metrics, updates, ranks, edges, ages, problem.provenance)
     targets = cell.targets
     finite = all(numpy.isfinite(trace[name]).all() for name in metrics)
     reached = result.time_to(targets.metric, targets.headline) < math.inf

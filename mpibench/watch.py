@@ -59,6 +59,7 @@ class Watch:
                          "staleness_seconds": array("d"), "gradients": array("q"),
                          "workers": array("q")} if record_updates else None  # fmt: skip
         self.batch, self.sources, self.unnamed = 0, set(), 0  # of the update that comes next
+        self.ages = {}  # rank -> [how often, sum, largest] of the ages of what came from there
         self.log = array("q") if self.engine.clock == "emulated" else None  # for `until`
 
     def used(self, i, delay, count=1, workers=None):
@@ -86,6 +87,13 @@ class Watch:
         if delay > self.staleness:
             self.staleness = delay
 
+    def mixed(self, j, age):
+        """Something from rank j has entered this rank's state; it was made `age` iterations ago, by the stamps."""
+        row = self.ages.setdefault(j, [0, 0, 0])
+        row[0], row[1], row[2] = row[0] + 1, row[1] + age, max(row[2], age)
+        if self.log is not None:
+            self.log.extend((self.engine.time, j, age, 1, 2))
+
     def discarded(self, i, delay, count=1):
         """A gradient of rank i that was computed `delay` updates ago is not used."""
         self.discarded_by[i] = self.discarded_by.get(i, 0) + count
@@ -103,15 +111,16 @@ class Watch:
 
     def tallies(self, limit):
         """What became of the gradients that this rank has spoken of, up to the last event (time, rank) of the run: used
-        and discarded by rank, and the histogram. A rank of an emulation hears of the end when it has gone beyond it."""
+        and discarded by rank, the histogram, and the ages of what came from others. A rank of an emulation hears of the
+        end when it has gone beyond it."""
         if self.log is None or not self.log or (self.log[-5], self.node.rank) <= limit:
-            return self.used_by, self.discarded_by, self.histogram
+            return self.used_by, self.discarded_by, self.histogram, self.ages
         counted = Watch(self.node, self.stop, None, self.better)
         counted.log = None
         for at in range(0, len(self.log), 5):
-            now, i, delay, count, used = self.log[at : at + 5]
+            now, i, delay, count, kind = self.log[at : at + 5]
             if (now, self.node.rank) <= limit:
-                (counted.used if used else counted.discarded)(i, delay, count)
+                counted.mixed(i, delay) if kind == 2 else (counted.discarded, counted.used)[kind](i, delay, count)
         return counted.tallies(limit)
 
     def __call__(self, k, x):

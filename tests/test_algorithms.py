@@ -346,7 +346,7 @@ def agree(one, other):
     """Whether one list is the beginning of the other, and both are not short."""
     shared = min(len(one), len(other))
     pairs = zip(one[:shared], other[:shared], strict=True)
-    return shared > 5 and all(a == b or None in (a, b) for a, b in pairs)
+    return shared > 3 and all(a == b or None in (a, b) for a, b in pairs)
 
 
 def test_all_algorithms_of_a_seed_meet_the_same_start_data_samples_and_times():

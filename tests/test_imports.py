@@ -98,7 +98,10 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     ),
     "mpibench/engines/wire": ({"numpy", "mpi4py"}, {"torch"}),
     "mpibench/clocks": ({"numpy", "mpi4py"}, set()),
-    "mpibench/algorithms": ({"mpibench.algorithm", "mpibench.collectives"}, set()),
+    "mpibench/algorithms": (
+        {"mpibench.algorithm", "mpibench.collectives", "mpibench.topology", "mpibench.weights"},
+        set(),
+    ),
     # variants that their paper states as a change of Fragile SGD have its processes
     "mpibench/algorithms/fragile_accelerated": ({"mpibench.algorithms.fragile"}, set()),
     "mpibench/algorithms/tree_minibatch_eager": ({"mpibench.algorithm", "mpibench.algorithms.fragile"}, set()),

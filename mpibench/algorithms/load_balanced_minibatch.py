@@ -35,7 +35,7 @@ class LoadBalancedMinibatch(Centralized):
     batch: Count  # gradients a step, of all workers
     average: Literal["gradients", "workers"] = "gradients"
 
-    def check(self, workers):
+    def check(self, workers, graph=None):
         if self.average == "workers" and self.batch < workers:
             raise ValueError(f"batch = {self.batch} is less than one gradient for each of {workers} workers")
 

@@ -33,7 +33,7 @@ class MSyncSGD(Centralized):
 
     newest_only = frozenset({Tag.MODEL})
 
-    def check(self, workers):
+    def check(self, workers, graph=None):
         if self.quorum > workers:
             raise ValueError(f"quorum = {self.quorum} is more than there are workers; at most {workers}")
 

@@ -43,7 +43,7 @@ class SDDEASGD(Centralized):
     period: Threshold = math.inf  # W, updates between two plans; inf: the first P workers remain active
     curvature: NonNegative = 0.0  # h_max, for plans; 0: it is measured
 
-    def check(self, workers):
+    def check(self, workers, graph=None):
         if self.active > workers:
             raise ValueError(f"active = {self.active} must be at most the number of workers, {workers}")
 
