@@ -541,6 +541,10 @@ class Node(Communicator):
         call it, once a run; not on the emulated clock."""
         return self.engine.share(self, x)
 
+    def all_reduce(self, x):
+        """The sum of x over all ranks by the library that connects them; on the native clock only."""
+        return self.engine.all_reduce(x)
+
     def open_link(self, to):
         """The link to this rank, at its first use."""
         if not 0 <= to < self.size:

@@ -8,7 +8,7 @@ that rank i gives to what it has from rank j, or the share of rank j's mass that
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from types import MappingProxyType
 
 import numpy
@@ -98,6 +98,20 @@ class Weights:
         return tuple([math.fsum(weights.values()) for weights in side] for side in self._by_rank)
 
 
+def once(weights_of):
+    """Weights of a graph are computed once, however many ranks ask."""
+
+    @wraps(weights_of)
+    def kept(graph):
+        known = vars(graph).setdefault("_weights", {})
+        if weights_of not in known:
+            known[weights_of] = weights_of(graph)
+        return known[weights_of]
+
+    return kept
+
+
+@once
 def metropolis(graph):
     """W[i, j] = 1 / (1 + max(degree i, degree j)), the rest for oneself; doubly stochastic, on undirected graphs."""
     refuse_directed(graph, "Metropolis")
@@ -105,6 +119,7 @@ def metropolis(graph):
     return with_the_rest(graph, {(i, j): 1 / (1 + max(degree[i], degree[j])) for i, j in graph.edges})
 
 
+@once
 def max_degree(graph):
     """W = I - Laplacian / (1 + largest degree); doubly stochastic, on undirected graphs."""
     refuse_directed(graph, "max-degree")
@@ -112,6 +127,7 @@ def max_degree(graph):
     return with_the_rest(graph, dict.fromkeys(graph.edges, 1 / (1 + largest)))
 
 
+@once
 def uniform_row(graph):
     """W[i, j] = 1 / (1 + in-degree of i) for each source j and for oneself; row-stochastic."""
     return Weights(
@@ -120,6 +136,7 @@ def uniform_row(graph):
     )
 
 
+@once
 def uniform_column(graph):
     """A[j, i] = 1 / (1 + out-degree of i) for each destination j and for oneself; column-stochastic."""
     return Weights(

@@ -51,6 +51,7 @@ class Row:
     newest_only: tuple[str, ...] = ()  # tags of which only the newest message matters
     tolerates_loss: bool = False
     inbox: Callable[[int], int] = lambda n: 0  # most messages of a tag that are unread on one rank, with n workers
+    virtual: bool = True  # whether it runs in virtual time, where the laws are held
     waiting: int | None = 0  # most messages that wait for one link while it carries another; None: no bound
 
     def __str__(self):
@@ -145,8 +146,8 @@ def shares(name, parameters, takes_part, numbers, **more):
 
 
 def on_trees(name, parameters, up):
-    """A method on trees, here on a complete graph, whose tree is a star around rank 0: a point a step for everybody else
-    and what goes up."""
+    """A method on trees, here on a complete graph, whose tree is a star around rank 0: a step has a point for
+    everybody else and what goes up."""
     refused = {"stepsize": POSITIVE, "batch": COUNT, "pivot": (-1, 4, 1.5, "center", True)}
     return Row(
         name,
@@ -157,6 +158,16 @@ def on_trees(name, parameters, up):
         inbox=lambda n: n,
         waiting=None,
     )
+
+
+def to_all_others(did):
+    """Of synchronous methods on a complete graph: one message on every directed edge at every step."""
+    return did.n * (did.n - 1) * did.updates
+
+
+def pieces(d):
+    """Bytes of the parts of a vector that four ranks reduce on a ring, equally often."""
+    return [8 * (d * (c + 1) // 4 - d * c // 4) for c in range(4)]
 
 
 LAWS = [
@@ -316,5 +327,53 @@ LAWS = [
             # or when one of two workers has told the curvature, which takes it half of the run
             ({"active": 2, "period": 18}, ANSWER[0], lambda did: did.updates // 18),
         )
+    ),
+    Row(
+        "ring_all_reduce",
+        {"stepsize": 0.5},
+        sent={"PIECE": (lambda did: 24 * did.finished // 4 - 3, pieces)},  # one rank ends before three others
+        refused={"stepsize": POSITIVE},
+        inbox=lambda n: 2 * n,
+        waiting=6,
+    ),
+    Row("iallreduce_sgd", {"stepsize": 0.5}, sent={}, refused={"stepsize": POSITIVE}, virtual=False),
+    *(
+        Row(
+            name,
+            {"stepsize": stepsize},
+            sent={tag: (messages, numbers_and_vector(0)) for tag in tags},
+            refused={"stepsize": POSITIVE} | ({"root": (-1, 4, 1.5, True, "first")} if name == "push_pull" else {}),
+            inbox=lambda n: 2 * n,
+            waiting=3,
+        )
+        for name, stepsize, tags, messages in (
+            ("d_psgd", 0.5, ("MODEL",), to_all_others),
+            ("d_psgd_atc", 0.5, ("MODEL",), lambda did: 3 * did.finished),
+            ("push_pull", 0.2, ("MODEL", "TRACKER"), to_all_others),
+        )
+    ),
+    Row(
+        "s_ab",
+        {"stepsize": 0.2},
+        sent={"PAIR": (to_all_others, lambda d: 16 * d)},
+        refused={"stepsize": POSITIVE},
+        inbox=lambda n: 2 * n,
+        waiting=2,
+    ),
+    *(
+        Row(
+            "local_sgd",
+            {"stepsize": 0.2, "local_steps": 3, "momentum": 0.5, "at_average": at_average},
+            sent={"PIECE": (lambda did, each=each: each * (did.updates // 3), pieces)},
+            refused={
+                "stepsize": POSITIVE,
+                "local_steps": COUNT,
+                "momentum": (-0.1, 1.1, math.nan, True, "half"),
+                "at_average": ("drop", "", 1, True),
+            },
+            inbox=lambda n: 2 * n,
+            waiting=6,
+        )
+        for at_average, each in (("keep", 24), ("reset", 24), ("average", 48))
     ),
 ]

@@ -37,7 +37,7 @@ LINKS = {
     "down": {"vector_seconds": 0.1, "down": {"latency_seconds": 0.3, "vector_seconds": 2.0}},
 }
 
-rows = pytest.mark.parametrize("row", LAWS, ids=str)
+rows = pytest.mark.parametrize("row", [row for row in LAWS if row.virtual], ids=str)
 
 
 def small(row, **changes):
@@ -149,10 +149,14 @@ def test_messages_and_bytes_are_those_of_the_docstring(row, monkeypatch):
     did = Did(N, used, discarded, tuple(map(int, result.ranks["gradients"])), tuple(result.updates["source"]))
     dimension = SMALL["problem"]["dimension"]
     assert dict(count) == {tag: messages(did) for tag, (messages, _) in row.sent.items() if messages(did)}
-    assert size == {tag: {each(dimension)} for tag, (messages, each) in row.sent.items() if messages(did)}
+    sizes = {tag: each(dimension) for tag, (messages, each) in row.sent.items() if messages(did)}
+    assert size == {tag: set(each) if isinstance(each, list) else {each} for tag, each in sizes.items()}
     assert result.trace["messages"][-1] == result.edges[:, 2].sum() == count.total()
-    expected = sum(messages(did) * each(dimension) for messages, each in row.sent.values())
-    assert result.trace["bytes"][-1] == result.edges[:, 3].sum() == expected
+    in_turn = {tag: sum(each) / len(each) if isinstance(each, list) else each for tag, each in sizes.items()}
+    expected = sum(row.sent[tag][0](did) * each for tag, each in in_turn.items())
+    unfinished = sum(sum(each) for each in sizes.values() if isinstance(each, list))  # parts whose number is cut off
+    assert abs(result.trace["bytes"][-1] - expected) <= unfinished
+    assert result.trace["bytes"][-1] == result.edges[:, 3].sum()
 
 
 JOB = """

@@ -78,6 +78,7 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/watchdog": ({"mpibench.node"}, set()),
     "mpibench/journal": ({"numpy"}, set()),
     "mpibench/doorbell": (set(), set()),
+    "mpibench/reduction": ({"numpy", "mpibench.node"}, {"torch"}),
     "mpibench/shared_memory": ({"numpy"}, {"mpi4py", "torch"}),
     "mpibench/runner": (
         {"numpy", "mpibench.journal", "mpibench.node", "mpibench.peers", "mpibench.provenance", "mpibench.seeds"}
@@ -92,8 +93,8 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/engines/__init__": (set(), set()),
     "mpibench/engines/simulation": ({"numpy", "mpibench.node", "mpibench.shared_memory"}, set()),
     "mpibench/engines/mpi": (
-        {"numpy", "mpi4py", "mpibench.doorbell", "mpibench.node", "mpibench.shared_memory", "mpibench.watchdog"}
-        | {"mpibench.engines.wire"},
+        {"numpy", "mpi4py", "mpibench.doorbell", "mpibench.node", "mpibench.reduction", "mpibench.shared_memory"}
+        | {"mpibench.watchdog", "mpibench.engines.wire"},
         set(),
     ),
     "mpibench/engines/wire": ({"numpy", "mpi4py"}, {"torch"}),

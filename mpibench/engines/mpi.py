@@ -22,6 +22,7 @@ from mpi4py import MPI
 from mpibench.doorbell import Doorbell
 from mpibench.engines.wire import Wire
 from mpibench.node import ENDS, NEVER, SECOND, Agenda, Link, Node, Task
+from mpibench.reduction import Reductions
 from mpibench.shared_memory import window
 from mpibench.watchdog import Watchdog
 
@@ -119,7 +120,7 @@ class MPIEngine(Agenda):
         self.order_violations = self.overruns = 0
         self.last = (-1, -1)
         self.marks = (array("q"), array("q"))  # time and fingerprint after each event
-        self.windows = []
+        self.windows, self.reductions = [], None
         self.finished = deque()  # native: what the helper thread has done
         self.thread = ThreadPoolExecutor(1)
         self.gradient_seconds = 0.0
@@ -232,7 +233,7 @@ class MPIEngine(Agenda):
     def takes_no_time(self, source):
         """Whether messages from this rank arrive when they leave; then simultaneous events have no promised order."""
         edge = self.node.cluster.edge(source, self.node.rank) if source != self.node.rank else None
-        return edge is None or edge.instant and edge.latency_ns == 0
+        return edge is None or (edge.instant and edge.latency_ns == 0)
 
     @property
     def end(self):
@@ -276,6 +277,9 @@ class MPIEngine(Agenda):
             elif not self.stopping or self.clock == "emulated":
                 delivery = Arrival(self.node.inboxes[index][tag], source, body)
                 self.at(self.wall() if self.clock == "native" else arrival, self.node.rank, source, delivery)
+        while self.reductions is not None and (reduction := self.reductions.ended()) is not None:
+            self.at(self.wall(), self.node.rank, ENDS, reduction)
+            arrived = True
         while self.finished:
             computation, seconds = self.finished.popleft()
             self.gradient_seconds += (seconds - self.gradient_seconds) / 8
@@ -330,6 +334,12 @@ class MPIEngine(Agenda):
         self.windows.append(memory)
         return model
 
+    def all_reduce(self, x):
+        """By the library."""
+        if self.reductions is None:
+            self.reductions = Reductions(self.comm)
+        return self.reductions.begin(x)
+
     def drain(self):
         """Receive everything that was sent (never cancel a send), and count what came too late to be in its order."""
         self.stopping = True
@@ -343,6 +353,8 @@ class MPIEngine(Agenda):
         expected = self.comm.alltoall(self.wire.sent)
         while self.wire.received != expected:
             self.late(self.wire.poll())
+        if self.comm.allreduce(self.reductions is not None, MPI.LOR):
+            (self.reductions or Reductions(self.comm)).finish()
 
     def abort(self, code):
         """End all ranks with this code, where a thread may call MPI."""

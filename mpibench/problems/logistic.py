@@ -13,26 +13,18 @@ from dataclasses import dataclass
 
 import numpy
 
-from mpibench import datasets
-from mpibench.parameters import NonNegative, Positive
+from mpibench import constants, datasets
+from mpibench.parameters import NonNegative
 from mpibench.seeds import Purpose, generator
 
 
 @dataclass(frozen=True)
-class Logistic:
-    data: str = "digits"  # or the path of a LIBSVM file
-    test_fraction: datasets.Fraction = 0.2  # held out of every class, the same samples for every seed
-    split: datasets.Split = "even"
-    alpha: Positive | None = None  # concentration of split = "dirichlet"
-    batch: datasets.Batch = 16
+class Logistic(datasets.Classification):
     l2: NonNegative = 1e-4
-
-    def __post_init__(self):
-        datasets.check_split(self.split, self.alpha)
 
     def prepare(self, workers, seed):
         """The problem for this number of workers and this seed; InvalidInput if the data cannot be used."""
-        data = datasets.share(self.data, self.test_fraction, self.split, self.alpha, workers, seed)
+        data = datasets.share(self, workers, seed)
         return Prepared(self, data, seed)
 
 
@@ -60,6 +52,14 @@ class Prepared:
     def objective(self, i):
         """f_i of worker i = 1..n, at the beginning of its stream of samples."""
         return Objective(self, i)
+
+    def constants(self):
+        """What theory asks for (`mpibench.constants`), estimated at the start; f* >= 0."""
+
+        def full(x):
+            return gradient(x.reshape(self.shape), self.features, self.one_hot, self.parameters.l2)
+
+        return constants.estimated(self, full)
 
     def evaluate(self, x):
         """Loss and squared gradient norm over all training samples, accuracy over the held-out ones."""

@@ -19,25 +19,16 @@ from typing import Annotated, Literal
 import numpy
 from annotated_types import Ge, Le
 
-from mpibench import datasets
+from mpibench import constants, datasets
 from mpibench.errors import InvalidInput
-from mpibench.parameters import Positive
 from mpibench.seeds import Purpose, generator
 
 
 @dataclass(frozen=True)
-class MLP:
-    data: str = "digits"  # or the path of a LIBSVM file
-    test_fraction: datasets.Fraction = 0.2  # held out of every class, the same samples for every seed
-    split: datasets.Split = "even"
-    alpha: Positive | None = None  # concentration of split = "dirichlet"
-    batch: datasets.Batch = 16
+class MLP(datasets.Classification):
     hidden: Annotated[int, Ge(1), Le(10**6)] = 32  # h
     activation: Literal["relu", "tanh"] = "relu"
     precision: Literal["float32", "float64"] = "float32"
-
-    def __post_init__(self):
-        datasets.check_split(self.split, self.alpha)
 
     def prepare(self, workers, seed):
         """The problem for this number of workers and this seed; InvalidInput without torch or usable data."""
@@ -47,7 +38,7 @@ class MLP:
             raise InvalidInput("problem mlp needs torch, which is not installed") from error
 
         torch.set_num_threads(1)
-        data = datasets.share(self.data, self.test_fraction, self.split, self.alpha, workers, seed)
+        data = datasets.share(self, workers, seed)
         return Prepared(self, data, seed)
 
 
@@ -88,6 +79,10 @@ class Prepared:
     def objective(self, i):
         """f_i of worker i = 1..n, at the beginning of its stream of samples."""
         return Objective(self, i)
+
+    def constants(self):
+        """What theory asks for (`mpibench.constants`), estimated at the start; f* >= 0."""
+        return constants.estimated(self, lambda x: self.loss_and_gradient(x, self.features, self.labels)[1])
 
     def scores(self, x, features):
         """(m, C): what the network with parameters x says about m samples."""

@@ -87,6 +87,23 @@ class Prepared:
         rng = generator(self.seed, Purpose.SAMPLING, i)
         return OBJECTIVES[self.parameters.noise_model](self.parameters, self.diagonal, shift, rng)
 
+    def constants(self):
+        """What theory asks for (`mpibench.constants`), exact but for the variance of the progress model.
+
+        L is the largest eigenvalue, 1/2 + cos(pi/(d+1))/2 and the shift. The additive models have the variance d noise^2
+        everywhere; the progress model's, (1/p - 1) times the squared norm of the gradient behind the last non-zero
+        coordinate, is taken at the start.
+        """
+        d, p, x = self.dimension, self.parameters, self.start()
+        hidden = gradient(self.diagonal, x)[progress(x) :]
+        return {
+            "smoothness": self.diagonal + 0.5 * math.cos(math.pi / (d + 1)),
+            "gap": half_form(self.diagonal, x - self.minimiser),
+            "variance": d * p.noise**2 + (1 / p.probability - 1) * float(hidden @ hidden),
+            "minimum": self.minimum,
+            "exact": p.probability == 1,
+        }
+
     def evaluate(self, x):
         """Loss, gap and squared gradient norm at x.
 
@@ -148,14 +165,21 @@ OBJECTIVES = {"additive_scalar": AdditiveScalar, "additive_vector": AdditiveVect
 
 
 def gradient(diagonal, x, shift=None):
-    """A x - b + shift, a new vector; whole-vector operations only, because simulations evaluate it 100,000 times."""
-    quarter = 0.25 * x
-    g = diagonal * x
-    g[1:] -= quarter[:-1]
-    g[:-1] -= quarter[1:]
+    """A x - b + shift, a new vector."""
+    g = product(diagonal, 0.25, x)
     g[0] += 0.25
     if shift is not None:
         g += shift
+    return g
+
+
+def product(diagonal, beside, x):
+    """tridiag(-beside, diagonal, -beside) x, a new vector; whole-vector operations only, because simulations evaluate
+    it 100,000 times."""
+    aside = beside * x
+    g = diagonal * x
+    g[1:] -= aside[:-1]
+    g[:-1] -= aside[1:]
     return g
 
 

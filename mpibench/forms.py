@@ -1,0 +1,463 @@
+"""Which formula belongs to which algorithm: seconds per update, and how stale and noisy the estimate behind one is.
+
+`FORMS` is the one place that knows. A form takes the frozen object of mpibench/algorithms and the `Machine` that a cell
+models, and gives a `Form`. Where workers take fixed times, `least` and `most` hold for every long run; where times are
+random or change, they are for the means and hold for nothing, and only `count` says something, with the very times that
+the seed draws.
+
+Links are in the forms, but for what methods send beside vectors. Where stale work is stopped, gradients that are under
+way when a newer point is sent, or that end while it travels, are left out.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy
+
+from mpibench import event_counts, theory
+from mpibench.event_counts import SECOND
+from mpibench.seeds import Purpose, generator
+
+MOST_JOBS = 20_000  # that are counted, and as many more for every thousand workers
+
+
+@dataclass(frozen=True)
+class Form:
+    """What theory says of a method on a machine; seconds, None where it says nothing."""
+
+    source: str
+    least: float | None = None  # seconds per update
+    expected: float | None = None  # the same, where there is a closed form for fixed times
+    most: float | None = None
+    instants: Callable | None = None  # `event_counts.Workers` -> update instants
+    members: list | None = None  # places 0..n-1 of the workers that take part; None: all
+    jobs: Callable | None = None  # (place, job) -> the job that a report needs, where it is not one gradient
+    linked: bool = True  # whether its messages are charged
+    delay: float | None = None  # δ and b of `theory.updates`
+    batch: float | None = None
+    own: Callable = lambda L, s2, eps: {}  # the parameters that theory would take
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The modelled cluster of a cell, as a server sees it."""
+
+    cell: Any
+    seed: int
+    model_bytes: int
+
+    @property
+    def n(self):
+        return self.cell.workers
+
+    @cached_property
+    def known(self):
+        """(n,) mean seconds per gradient, as methods know them before the run."""
+        return numpy.asarray(self.cell.compute.mean_seconds(self.n), float)
+
+    @cached_property
+    def kept(self):
+        """Whether every worker draws its time once, by the seed."""
+        compute = self.cell.compute
+        return compute.kept and compute.between_jobs is None and compute.speed is None
+
+    @cached_property
+    def h(self):
+        """(n,) seconds per gradient in this run, mean ones where they differ from job to job."""
+        return numpy.array([self.job(place)(0) / SECOND for place in range(self.n)]) if self.kept else self.known
+
+    @cached_property
+    def fixed(self):
+        """Whether every gradient of a worker takes the same time."""
+        return self.kept or bool(numpy.all(self.h == self.cell.compute.least_seconds(self.n)))
+
+    def way(self, up, vectors):
+        """(n,) int64 ns from the server to each worker, or back, of a message with or without a vector."""
+        if self.cell.algorithm.worker_number(0) != 0:  # there is no server
+            return numpy.zeros(self.n, numpy.int64)
+        edges = [self.edge(i, 0) if up else self.edge(0, i) for i in range(1, self.n + 1)]
+        return numpy.array([e.latency_ns + e.transmission(vectors * self.model_bytes, 8 * vectors) for e in edges])
+
+    def edge(self, source, to):
+        return self.cell.links.edge(source, to, 0, self.model_bytes, self.cell.graph)
+
+    @cached_property
+    def up(self):
+        return self.way(up=True, vectors=1)
+
+    @cached_property
+    def down(self):
+        return self.way(up=False, vectors=1)
+
+    @cached_property
+    def brief(self):
+        return self.way(up=False, vectors=0)
+
+    @property
+    def linked(self):
+        """Whether links take time."""
+        return bool(self.up.any() or self.down.any())
+
+    @property
+    def ways(self):
+        """(n,) seconds of a point on its way to each worker and of a gradient on its way back."""
+        return (self.up + self.down) / SECOND
+
+    @property
+    def cycles(self):
+        """(n,) seconds from one report of a worker to the next, where it is answered with a point."""
+        return self.h + self.ways
+
+    @property
+    def brief_cycles(self):
+        """(n,) the same where it is told to go on at the point it has."""
+        return self.h + (self.up + self.brief) / SECOND
+
+    @property
+    def free_cycles(self):
+        """(n,) the same where it goes on by itself, as fast as its link takes the gradients."""
+        edges = [self.edge(i, 0) for i in range(1, self.n + 1)]
+        return numpy.maximum(self.h, [e.transmission(self.model_bytes, 8) / SECOND for e in edges])
+
+    def count(self, form):
+        """Seconds per update of this form, counted from the workers' times."""
+        places = range(self.n) if form.members is None else form.members
+        jobs = [self.job(place) for place in places]
+        if form.jobs is not None:
+            jobs = [form.jobs(place, job) for place, job in zip(places, jobs, strict=True)]
+        ways = [way[list(places)].tolist() * form.linked or None for way in (self.up, self.down, self.brief)]
+        seconds = self.cell.stop.seconds
+        until = round(seconds * SECOND) if seconds else event_counts.FOREVER
+        most = MOST_JOBS + MOST_JOBS // 1000 * len(jobs)
+        return event_counts.seconds_per_update(form.instants(event_counts.Workers(jobs, *ways, most, until)))
+
+    def job(self, place):
+        """The times of a worker's gradients: ns at which one begins -> how many ns it takes."""
+        durations = self.cell.compute.durations(place + 1, self.n, generator(self.seed, Purpose.COMPUTE, place + 1))
+        return lambda now: durations(1.0, now)
+
+
+def repeated(job, times):
+    """So many jobs one after another."""
+
+    def jobs(now):
+        end = now
+        for _ in range(times):
+            end += job(end)
+        return end - now
+
+    return jobs
+
+
+# The forms. Each takes the frozen algorithm object and the Machine.
+
+
+def minibatch_sgd(a, m):
+    slowest = float(m.cycles.max())
+    return Form(
+        "the slowest worker; A. Tyurin, P. Richtárik, arXiv 2405.16218, equations (4) to (6)",
+        least=slowest,
+        expected=slowest,
+        most=slowest,
+        instants=lambda w: event_counts.m_sync(w, m.n, stop_stale=False),
+        delay=1,
+        batch=m.n,
+        own=lambda L, s2, eps: {"stepsize": theory.batch_stepsize(m.n, L, s2, eps)},
+    )
+
+
+def m_sync_sgd(a, m):
+    waits_for = float(numpy.sort(m.cycles)[a.quorum - 1])
+
+    def own(L, s2, eps):
+        quorum = theory.quorum(m.cycles, s2, eps)
+        return {"quorum": quorum, "stepsize": theory.batch_stepsize(quorum, L, s2, eps)}
+
+    exact = a.stop_stale or a.quorum == m.n
+    return Form(
+        "h_m, at most 2 h_m where nobody is stopped; A. Begunov, A. Tyurin, arXiv 2602.03802",
+        least=waits_for,
+        expected=waits_for if exact else None,
+        most=waits_for if exact else 2 * waits_for,
+        instants=lambda w: event_counts.m_sync(w, a.quorum, a.stop_stale),
+        delay=1,
+        batch=a.quorum,
+        own=own,
+    )
+
+
+def load_balanced_minibatch(a, m):
+    shares = a.shares(m.known.tolist())
+    members = [place for place, share in enumerate(shares) if share]
+    b = numpy.array([shares[place] for place in members])
+    longest = float((b * m.h[members] + m.ways[members]).max())
+    return Form(
+        "max b_i h_i for shares b_i proportional to 1/h_i; derived",
+        least=longest,
+        expected=longest,
+        most=longest,
+        instants=lambda w: event_counts.m_sync(w, len(members), stop_stale=False),
+        members=members,
+        jobs=lambda place, job: repeated(job, shares[place]),
+        delay=1,
+        batch=a.batch if a.average == "gradients" else len(b) ** 2 / (1 / b).sum(),
+        own=lambda L, s2, eps: {"batch": theory.batch(s2, eps), "stepsize": 1 / (2 * L)},
+    )
+
+
+def rennala(a, m):
+    if a.stop_stale:
+        step = event_counts.collect_seconds(m.free_cycles, a.batch, first=m.cycles)
+        times = {"least": step, "expected": step, "most": step}
+    else:
+        least = event_counts.collect_seconds(m.brief_cycles, a.batch, first=m.cycles)
+        times = {"least": least, "most": 2 * theory.collect_bound(m.cycles, a.batch)}
+    return Form(
+        "S gradients at a point; A. Tyurin, P. Richtárik, arXiv 2305.12387; Gap paper, ICLR 2026, appendix F",
+        **times,
+        instants=lambda w: event_counts.rennala(w, a.batch, a.stop_stale),
+        delay=1,
+        batch=a.batch,
+        own=lambda L, s2, eps: {"batch": theory.batch(s2, eps), "stepsize": 1 / (2 * L)},
+    )
+
+
+def rennala_all_reduce(a, m):
+    form = rennala(a, m)
+    if not m.linked:
+        return form
+    return Form(form.source + "; without the time of its reduction", least=form.least, own=form.own)
+
+
+def malenia(a, m, S=None):
+    S = S or a.batch
+    if a.stop_stale:
+        step = event_counts.malenia_step_seconds(m.free_cycles, S, first=m.cycles)
+        times = {"least": step, "expected": step, "most": step}
+    else:
+        least = event_counts.malenia_step_seconds(m.brief_cycles, S, first=m.cycles)
+        most = theory.malenia_bound(m.cycles, S) if m.n < S else 2 * float(m.cycles.max())
+        times = {"least": least, "most": most}
+    return Form(
+        "n²/Σ(1/B_i) >= S; A. Tyurin, P. Richtárik, arXiv 2305.12387; Gap paper, ICLR 2026, appendix F",
+        **times,
+        instants=lambda w: event_counts.malenia(w, S, a.stop_stale),
+        delay=1,
+        batch=max(S, m.n),
+        own=lambda L, s2, eps: {"batch": theory.malenia_batch(m.n, s2, eps), "stepsize": 1 / (2 * L)},
+    )
+
+
+def malenia_parameter_free(a, m):
+    return replace(
+        malenia(a, m, S=1),
+        source="a gradient from everybody; A. Tyurin, P. Richtárik, arXiv 2305.12387, with S <= n",
+        own=lambda L, s2, eps: {"stepsize": theory.batch_stepsize(m.n, L, s2, eps)},
+    )
+
+
+def async_sgd(a, m):
+    together = 1 / float(theory.rates(m.cycles)[-1])
+    accept, times = (lambda delay: True), {"expected": together, "most": together}
+    if a.rule == "drop":  # Ringmaster ASGD with R = n + 1
+        accept, times = (lambda delay: delay <= m.n), {"most": theory.ringmaster_bound(m.cycles, m.n + 1) / (m.n + 1)}
+    elif a.rule == "drop_counted":  # while the fastest computes, everybody else reports once at most
+        accept, times = (lambda delay: delay <= m.n), {"most": float(m.cycles.min())}
+    return Form(
+        "1/Σ(1/h_i) for every gradient; K. Mishchenko et al., arXiv 2206.07638, A. Koloskova et al., arXiv 2206.08307",
+        least=together,
+        **times,
+        instants=lambda w: event_counts.asynchronous(w, accept, counted=a.rule == "drop_counted"),
+        delay=m.n,
+        batch=1,
+        own=lambda L, s2, eps: {"stepsize": theory.ringmaster_stepsize(m.n, L, s2, eps)},
+    )
+
+
+def picky_sgd(a, m):
+    # which gradients are dropped depends on how far the point moves, so only the least is known
+    return Form("1/Σ(1/h_i) if no gradient is dropped", least=1 / float(theory.rates(m.cycles)[-1]))
+
+
+def naive_optimal_asgd(a, m):
+    members = [i - 1 for i in a.fastest(dict(enumerate(m.known.tolist(), 1)))]
+    together = 1 / float(theory.rates(m.cycles[members])[-1])
+
+    def own(L, s2, eps):
+        workers = theory.useful_workers(m.h, s2, eps)
+        return {"noise_ratio": s2 / eps, "stepsize": theory.ringmaster_stepsize(workers, L, s2, eps)}
+
+    return Form(
+        f"1/Σ(1/h_i) over the {len(members)} fastest; A. Maranjyan, A. Tyurin, P. Richtárik, arXiv 2501.16168",
+        least=together,
+        expected=together,
+        most=together,
+        instants=event_counts.asynchronous,
+        members=members,
+        delay=len(members),
+        batch=1,
+        own=own,
+    )
+
+
+def ringmaster(a, m):
+    R = a.threshold
+    together = 1 / float(theory.rates(m.cycles)[-1])
+
+    def own(L, s2, eps):
+        R = theory.threshold(s2, eps)
+        return {"threshold": R, "stepsize": theory.ringmaster_stepsize(R, L, s2, eps)}
+
+    return Form(
+        "t(R)/R; A. Maranjyan, A. Tyurin, P. Richtárik, arXiv 2501.16168, Lemma 4.1",
+        least=together,
+        expected=None if math.isfinite(R) else together,
+        most=theory.ringmaster_bound(m.cycles, R) / R if math.isfinite(R) else together,
+        instants=lambda w: event_counts.ringmaster(w, R, a.stop_stale),
+        delay=min(R, m.n),  # the mean delay of asynchronous SGD is below n
+        batch=1,
+        own=own,
+    )
+
+
+def ia2_sgd(a, m):
+    together = 1 / float(theory.rates(m.cycles)[-1])
+    delay = float(m.cycles.max()) / together  # updates while the slowest computes
+    return Form(
+        "1/Σ(1/h_i) once everybody has reported, in all the order of Minibatch SGD; A. Maranjyan, P. Richtárik, arXiv "
+        "2509.22860",
+        least=together,
+        expected=together,
+        most=together,
+        instants=event_counts.ia2,
+        delay=delay,
+        batch=m.n / delay,  # such that the time is of the order of Minibatch SGD's
+    )
+
+
+def ringleader(a, m):
+    slowest = float(m.cycles.max())
+    return Form(
+        "a round of n updates in h_n to 2 h_n; A. Maranjyan, P. Richtárik, arXiv 2509.22860",
+        least=slowest / m.n,
+        most=2 * slowest / m.n,
+        instants=event_counts.ringleader,
+        delay=m.n,
+        batch=theory.ringleader_counts(m.cycles),  # n rows of so many gradients, for n updates
+        own=lambda L, s2, eps: {"stepsize": theory.ringleader_stepsize(m.cycles, L, s2, eps)},
+    )
+
+
+def fedbuff(a, m):
+    together = a.buffer / float(theory.rates(a.local_steps * m.h + m.ways)[-1])
+    stale = a.max_staleness < math.inf
+    return Form(
+        "K / Σ 1/(Q h_i); J. Nguyen et al., arXiv 2106.06639",
+        least=together,
+        expected=None if stale else together,
+        most=None if stale else together,
+        instants=lambda w: event_counts.fedbuff(w, a.buffer, a.max_staleness),
+        jobs=lambda place, job: repeated(job, a.local_steps),
+    )
+
+
+def mindflayer(a, m):
+    least = numpy.asarray(m.cell.compute.least_seconds(m.n), float)
+    limits = {i: float(least[i - 1]) + a.patience_seconds for i in range(1, m.n + 1)}
+    p = {i: m.cell.compute.within(i, m.n, limit) for i, limit in limits.items()}
+    B = a.trials(limits, p)
+    members = [i - 1 for i in B if B[i]]
+    b = numpy.array([B[place + 1] for place in members])
+    trials = numpy.minimum(m.h, least + a.patience_seconds)[members]
+    longest = float((b * trials + m.ways[members]).max())
+
+    def jobs(place, job):
+        cut = round(limits[place + 1] * SECOND)
+        return repeated(lambda now: min(cut, job(now)), B[place + 1])
+
+    return Form(
+        "max B_i (h_i + t), or less where trials end sooner; A. Maranjyan et al., arXiv 2410.04285",
+        least=longest,
+        expected=longest,
+        most=float((b * (least[members] + a.patience_seconds) + m.ways[members]).max()),
+        instants=lambda w: event_counts.m_sync(w, len(members), stop_stale=False),
+        members=members,
+        jobs=jobs,
+        delay=1,
+        batch=sum(p[i] * B[i] for i in B),
+        own=lambda L, s2, eps: {"batch": theory.batch(s2, eps)},
+    )
+
+
+def ata(a, m):
+    return Form(
+        "Σ floor(t/h_i) >= B, once the speeds are learnt; A. Maranjyan et al., arXiv 2502.00775",
+        least=event_counts.collect_seconds(m.h, a.batch, first=m.cycles),
+        delay=1,
+        batch=a.batch,
+    )
+
+
+def hogwild(a, m):
+    first = float(m.h[0])
+    additions = first * float(theory.rates(m.h)[-1])  # of all ranks to the model, for one of rank 0
+    return Form(
+        "h_1 for rank 0, whose own updates are counted, and 1/Σ(1/h_i) for all; F. Niu et al., arXiv 1106.5730",
+        least=first,
+        expected=first,
+        most=first,
+        instants=event_counts.asynchronous,
+        members=[0],
+        linked=False,
+        delay=m.n / additions,
+        batch=additions,
+        own=lambda L, s2, eps: {"stepsize": theory.ringmaster_stepsize(m.n, L, s2, eps)},
+    )
+
+
+def sdde_asgd(a, m):
+    source = "1/Σ(1/h_i) over the active workers; S. Yu, W. Chen, H. V. Poor, arXiv 2406.11159"
+    if a.period < math.inf or a.trigger > 0:  # who is active, or what is sent, depends on the run
+        return Form(source, least=1 / float(theory.rates(m.cycles)[-1]))
+    members = list(range(a.active))
+    together = 1 / float(theory.rates(m.cycles[members])[-1])
+    R = a.threshold + 1
+    return Form(
+        source,
+        least=together,
+        expected=None if math.isfinite(R) else together,
+        most=theory.ringmaster_bound(m.cycles[members], R) / R if math.isfinite(R) else together,
+        instants=lambda w: event_counts.asynchronous(w, lambda delay: delay < R),
+        members=members,
+        delay=min(R, len(members)),
+        batch=1,
+        own=lambda L, s2, eps: {"stepsize": theory.ringmaster_stepsize(len(members), L, s2, eps)},
+    )
+
+
+FORMS = {
+    form.__name__: form
+    for form in (
+        minibatch_sgd,
+        m_sync_sgd,
+        load_balanced_minibatch,
+        rennala,
+        rennala_all_reduce,
+        malenia,
+        malenia_parameter_free,
+        async_sgd,
+        picky_sgd,
+        naive_optimal_asgd,
+        ringmaster,
+        ia2_sgd,
+        ringleader,
+        fedbuff,
+        mindflayer,
+        ata,
+        hogwild,
+        sdde_asgd,
+    )
+}

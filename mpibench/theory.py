@@ -1,0 +1,228 @@
+"""What the papers promise: bounds on the time to a target, the parameters and the number of updates behind them.
+
+Pure functions of numbers and arrays. Throughout
+
+h    (n,) seconds per gradient of each worker, in any order; h_1 <= .. <= h_n where a formula says h_i
+L    smoothness of f                  D    f(x^0) - f*
+s2   total variance of a stochastic gradient, σ²          eps  the squared gradient norm that is aimed at
+
+`*_seconds` are times to E||∇f||^2 <= eps up to a universal constant, another one for each paper: ratios between methods
+mean something, seconds do not. What takes place between two updates can be counted exactly: `mpibench.event_counts`.
+
+Sources, by the short names used below:
+
+Rennala     A. Tyurin, P. Richtárik, "Optimal Time Complexities of Parallel Stochastic Optimization Methods Under a
+            Fixed Computation Model", NeurIPS 2023, arXiv 2305.12387
+Fragile     A. Tyurin, P. Richtárik, "On the Optimal Time Complexities in Decentralized Stochastic Asynchronous
+            Optimization", NeurIPS 2024, arXiv 2405.16218
+Gap         A. Tyurin, "Bridging the Gap Between Homogeneous and Heterogeneous Asynchronous Optimization is
+            Surprisingly Difficult", ICLR 2026
+Ringmaster  A. Maranjyan, A. Tyurin, P. Richtárik, "Ringmaster ASGD: The First Asynchronous SGD with Optimal Time
+            Complexity", ICML 2025, arXiv 2501.16168
+Ringleader  A. Maranjyan, P. Richtárik, "Ringleader ASGD: The First Asynchronous SGD with Optimal Time Complexity
+            under Data Heterogeneity", ICLR 2026, arXiv 2509.22860
+m-Sync      A. Begunov, A. Tyurin, "m-Synchronous SGD", arXiv 2602.03802
+Universal   A. Tyurin, "Tight Time Complexities in Parallel Stochastic Optimization with Arbitrary Computation
+            Dynamics", ICLR 2025, arXiv 2408.04929
+"""
+
+import math
+
+import numpy
+
+
+def rates(h):
+    """(n,) gradients per second of the m fastest workers together, m = 1..n."""
+    return numpy.cumsum(1 / numpy.sort(numpy.asarray(h, float)))
+
+
+def harmonic_number(m):
+    """1 + 1/2 + .. + 1/m, at most 1 + ln m."""
+    return float(numpy.sum(1 / numpy.arange(1, m + 1)))
+
+
+def least(values):
+    """(the least of these values, its place counted from 1)."""
+    place = int(numpy.argmin(values))
+    return float(values[place]), place + 1
+
+
+# Time to a target, in seconds up to a universal constant.
+
+
+def single_seconds(seconds, L, D, s2, eps):
+    """One worker alone, which needs `seconds` per gradient."""
+    return seconds * (L * D / eps) * (1 + s2 / eps)
+
+
+def minibatch_seconds(h, L, D, s2, eps):
+    """Minibatch SGD: max h_i (LD/eps) (1 + σ²/(n eps)) (Fragile, equations (4) to (6))."""
+    return float(numpy.max(h)) * (L * D / eps) * (1 + s2 / (len(h) * eps))
+
+
+def m_sync_seconds(h, L, D, s2, eps):
+    """m-synchronous SGD with the best m: (min_m h_m (LD/eps) (1 + σ²/(m eps)), that m) (m-Sync)."""
+    m = numpy.arange(1, len(h) + 1)
+    seconds, best = least(numpy.sort(numpy.asarray(h, float)) * (1 + s2 / (m * eps)))
+    return L * D / eps * seconds, best
+
+
+def asgd_seconds(h, L, D, s2, eps):
+    """Asynchronous SGD on all workers: n / Σ(1/h_i) (LD/eps) (1 + σ²/(n eps)), as Rennala and Ringmaster cite it."""
+    n = len(h)
+    return n / rates(h)[-1] * (L * D / eps) * (1 + s2 / (n * eps))
+
+
+def rennala_seconds(h, L, D, s2, eps):
+    """Rennala SGD, Ringmaster ASGD and Naive Optimal ASGD: ((LD/eps) min_m (m + σ²/eps) / Σ_{i<=m} 1/h_i, that m).
+
+    Also the lower bound for homogeneous data, so no method is faster by more than a constant (Rennala; Ringmaster). The
+    m fastest workers are the useful ones: the others do not make the bound smaller.
+    """
+    m = numpy.arange(1, len(h) + 1)
+    seconds, useful = least((m + s2 / eps) / rates(h))
+    return L * D / eps * seconds, useful
+
+
+def malenia_seconds(h, L, D, s2, eps):
+    """Malenia SGD: (LD/eps) (h_n + mean(h) σ²/(n eps)), also the lower bound for heterogeneous data (Rennala).
+
+    Ringleader ASGD has the same where its smoothness constant is of the order of that of f (Ringleader).
+    """
+    return L * D / eps * float(numpy.max(h) + numpy.mean(h) * s2 / (len(h) * eps))
+
+
+def m_sync_excess(m):
+    """How much slower than the m fastest workers in the optimal method m-synchronous SGD can be at most:
+
+    min_{j<=m} h_j (1 + s/j) <= harmonic_number(m) (m + s) / Σ_{i<=m} 1/h_i for every s >= 0. Derived: with the j <= m
+    of the largest j/h_j, 1/h_i <= (j/h_j)/i for all i <= m, hence h_j/j <= harmonic_number(m) / Σ 1/h_i.
+    """
+    return harmonic_number(m)
+
+
+# Parameters, and the number of updates to a target.
+
+
+def batch(s2, eps):
+    """Rennala's S = max(ceil(σ²/eps), 1) (Rennala; Fragile, Theorem 4)."""
+    return max(math.ceil(s2 / eps), 1)
+
+
+def malenia_batch(n, s2, eps):
+    """Malenia's S = max(ceil(σ²/eps), n) (Rennala)."""
+    return max(math.ceil(s2 / eps), n)
+
+
+def threshold(s2, eps):
+    """Ringmaster's R = max(1, ceil(σ²/eps)); it does not depend on h (Ringmaster)."""
+    return max(1, math.ceil(s2 / eps))
+
+
+def quorum(h, s2, eps):
+    """m-synchronous SGD's m = argmin h_m (1 + σ²/(m eps)) (m-Sync)."""
+    return m_sync_seconds(h, 1.0, 1.0, s2, eps)[1]
+
+
+def useful_workers(h, s2, eps):
+    """m* = argmin_m H_m (1 + σ²/(m eps)), H_m the harmonic mean of the m smallest h: the workers of Naive Optimal ASGD,
+    and those that Rennala and Ringmaster live on."""
+    return rennala_seconds(h, 1.0, 1.0, s2, eps)[1]
+
+
+def batch_stepsize(batch, L, s2, eps):
+    """γ = 1/(2L) min(1, b eps/σ²) for the mean of b fresh gradients (Fragile, equations (4) to (6) for b = n; for b = S
+    of `batch` Theorem 4's 1/(2L))."""
+    return min(1.0, batch * eps / s2 if s2 else math.inf) / (2 * L)
+
+
+def ringmaster_stepsize(R, L, s2, eps):
+    """γ = min(1/(2RL), eps/(4Lσ²)) (Ringmaster; with R = n what asynchronous SGD gets here)."""
+    return min(1 / (2 * R * L), eps / (4 * L * s2) if s2 else math.inf)
+
+
+def ringleader_stepsize(h, L, s2, eps):
+    """γ = min(1/(8nL), eps B/(10Lσ²)), B the least harmonic mean of a round's counts b_i, for which its lower bound
+    h_n / (2 mean(h)), or 1, is put here (Ringleader)."""
+    return min(1 / (8 * len(h) * L), eps * ringleader_counts(h) / (10 * L * s2) if s2 else math.inf)
+
+
+def ringleader_counts(h):
+    """A lower bound of the harmonic mean of the b_i of Ringleader's table: h_n / (2 mean(h)), at least 1."""
+    return max(1.0, float(numpy.max(h) / (2 * numpy.mean(h))))
+
+
+def updates(L, D, s2, eps, delay=1.0, batch=1.0):
+    """Number of model updates to the target: 8 δ LD/eps + 16 σ²LD/(b eps²), rounded up.
+
+    delay  δ, updates between a point and the use of its gradients; 1 where none is stale
+    batch  b, such that the estimate behind an update has the variance σ²/b
+
+    With delay = R and batch = 1 it is the K of Ringmaster's theorem, with delay = 1 and batch = S = σ²/eps Rennala's
+    24 LD/eps (Fragile shows 16 LD/eps with γ = 1/(2L)). Other papers state the order only; they get the same constants,
+    so that methods can be compared.
+    """
+    return math.ceil(8 * delay * L * D / eps + 16 * s2 * L * D / (batch * eps**2))
+
+
+# Seconds per update: bounds. `mpibench.event_counts` has the exact ones.
+
+
+def collect_bound(h, S):
+    """Seconds in which S gradients come at the latest if all workers begin together: min_m (S + m) / Σ_{i<=m} 1/h_i.
+
+    Without stops a worker may be busy with a stale gradient first, and twice this is the bound of a Rennala step (Gap,
+    appendix F)."""
+    m = numpy.arange(1, len(h) + 1)
+    return least((S + m) / rates(h))[0]
+
+
+def malenia_bound(h, S):
+    """A Malenia step takes at most 2 (h_n + mean(h) S/n) seconds, with and without stops (Gap, appendix F)."""
+    return 2 * float(numpy.max(h) + numpy.mean(h) * S / len(h))
+
+
+def ringmaster_bound(h, R):
+    """R consecutive updates of Ringmaster take at most t(R) = 2 min_m H_m (1 + R/m) seconds (Ringmaster, Lemma 4.1)."""
+    return 2 * collect_bound(h, R)
+
+
+def ringleader_bound(h):
+    """The n updates of a round of Ringleader take at most 2 h_n seconds (Ringleader)."""
+    return 2 * float(numpy.max(h))
+
+
+# Speeds that change: the universal computation model. work(T0, T1) is the (n,) integral of each worker's gradients per
+# second; the steps end where the counts of whole gradients suffice.
+
+
+def rennala_step_end(work, S, start, share=1.0):
+    """The least t at which Σ floor(share ∫_start^t) >= S: the end of a Rennala step that begins at `start` (Universal).
+
+    share = 1/4 gives the end of R = S updates of Ringmaster at the latest, start + t(R; start) (Ringmaster). Seconds,
+    to double precision; inf where the speeds never suffice.
+    """
+    return first(lambda t: numpy.floor(share * work(start, t) * (1 + 1e-12)).sum() >= S, start)
+
+
+def malenia_step_end(work, S, start):
+    """The least t at which n / Σ 1/N_i >= S/n with N_i = floor(∫_start^t): the end of a Malenia step (Universal)."""
+
+    def enough(t):
+        counts = numpy.floor(work(start, t) * (1 + 1e-12))
+        return counts.min() >= 1 and len(counts) ** 2 * (1 + 1e-12) >= S * (1 / counts).sum()
+
+    return first(enough, start)
+
+
+def first(enough, start):
+    """The least t > start at which enough(t), which stays true, by bisection; inf if it is not by 1e15 seconds."""
+    length = 1.0
+    while not enough(start + length):
+        length *= 2
+        if length > 1e15:
+            return math.inf
+    low, high = start, start + length
+    while (middle := (low + high) / 2) not in (low, high):
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
