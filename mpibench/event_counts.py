@@ -79,12 +79,14 @@ class Workers:
     brief    n ns, from the server to the worker, of an answer without a point
     most     how many jobs are begun at most; then there are no more reports
     until    ns after which there are none
+
+    `begun` is how many jobs have been begun.
     """
 
-    def __init__(self, jobs, up=None, down=None, brief=None, most=20_000, until=FOREVER):
+    def __init__(self, jobs, up=None, down=None, brief=None, most=1_000_000, until=FOREVER):
         self.jobs, self.n = jobs, len(jobs)
         self.up, self.down, self.brief = ([0] * self.n if way is None else way for way in (up, down, brief))
-        self.most, self.until = most, until
+        self.most, self.until, self.begun = most, until, 0
         self.latest = [0] * self.n  # serial number of each worker's job; the reports of older ones never come
         self.heap = []
 
@@ -103,7 +105,7 @@ class Workers:
     def begin(self, i, instant):
         """Worker i gives up what it is doing and begins a job at this instant."""
         self.latest[i] += 1
-        self.most -= 1
+        self.begun += 1
         heapq.heappush(self.heap, (instant + self.jobs[i](instant) + self.up[i], i, self.latest[i]))
 
     def start_all(self, now=0):
@@ -112,7 +114,7 @@ class Workers:
             self.start(i, now)
 
     def __iter__(self):
-        while self.most > 0:
+        while self.begun < self.most:
             while self.heap and self.heap[0][2] != self.latest[self.heap[0][1]]:
                 heapq.heappop(self.heap)
             if not self.heap or self.heap[0][0] > self.until:
@@ -268,11 +270,12 @@ def fedbuff(workers, K, max_staleness):
 
 
 def seconds_per_update(instants):
-    """The mean seconds between these update instants without their first quarter; None where there are too few."""
-    instants = numpy.fromiter(instants, numpy.int64)
+    """The mean seconds between these update instants without their first quarter, or from time 0 where they are too few;
+    None where there is none."""
     if len(instants) == 0:
         return None
+    instants = numpy.array(instants, numpy.int64)
     whole = instants[instants < instants[-1]]  # of the last instant there may be more updates than these
     whole = whole[len(whole) // 4 :]
     after = int((whole > whole[0]).sum()) if len(whole) else 0
-    return int(whole[-1] - whole[0]) / after / SECOND if after else None
+    return (int(whole[-1] - whole[0]) / after if after else int(instants[-1]) / len(instants)) / SECOND

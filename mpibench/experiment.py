@@ -422,9 +422,14 @@ class Reader:
                 self.refuse(at, f"cannot run on the {min(missing)} clock, only on: {there}")
             if labels.count(method.label) > 1:
                 self.refuse(at, "stands twice; give each of the tables its own `label`")
-            if experiment.loss.probability > 0 and not method.points[0].tolerates_loss:
-                text = f"needs every message, but [heterogeneity.loss] has probability = {experiment.loss.probability}"
-                self.refuse(at, f"{text}; set it to 0, or leave this method out")
+            loss, ranks = experiment.loss, method.points[0].ranks(settings.workers)
+            if loss.possible and not method.points[0].tolerates_loss:
+                has = f"probability = {loss.probability}" if loss.probability else "a burst"
+                text = f"needs every message, but [heterogeneity.loss] has {has}"
+                self.refuse(at, f"{text}; lose nothing, or leave this method out")
+            if edge := loss.foreign(ranks, experiment.graphs.get(ranks)):
+                text = f"edges name {list(edge)}, and the ranks 0 to {ranks - 1} of {method.label} have no such edge"
+                self.refuse(("heterogeneity", "loss"), f"{text}; name [source, destination] of edges that they have")
         if tuning:
             if both := set(tuning.seeds) & set(settings.seeds):
                 self.refuse(("tuning",), f"has seed {min(both)} of [experiment]; tune on seeds that are not reported")

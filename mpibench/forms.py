@@ -6,7 +6,8 @@ random or change, they are for the means and hold for nothing, and only `count` 
 the seed draws.
 
 Links are in the forms, but for what methods send beside vectors. Where stale work is stopped, gradients that are under
-way when a newer point is sent, or that end while it travels, are left out.
+way when a newer point is sent, or that end while it travels, are left out; where they may fill the way up, because a
+gradient takes longer to send than to compute, only `least` remains.
 """
 
 import math
@@ -21,7 +22,7 @@ from mpibench import event_counts, theory
 from mpibench.event_counts import SECOND
 from mpibench.seeds import Purpose, generator
 
-MOST_JOBS = 20_000  # that are counted, and as many more for every thousand workers
+ENOUGH_JOBS, ENOUGH_UPDATES = 20_000, 16  # counting ends with both; as many jobs more for every thousand workers
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,11 @@ class Machine:
         edges = [self.edge(i, 0) for i in range(1, self.n + 1)]
         return numpy.maximum(self.h, [e.transmission(self.model_bytes, 8) / SECOND for e in edges])
 
+    @property
+    def crowded(self):
+        """Whether workers that go on by themselves make gradients faster than a link takes them."""
+        return bool((self.free_cycles > self.h).any())
+
     def count(self, form):
         """Seconds per update of this form, counted from the workers' times."""
         places = range(self.n) if form.members is None else form.members
@@ -131,8 +137,14 @@ class Machine:
         ways = [way[list(places)].tolist() * form.linked or None for way in (self.up, self.down, self.brief)]
         seconds = self.cell.stop.seconds
         until = round(seconds * SECOND) if seconds else event_counts.FOREVER
-        most = MOST_JOBS + MOST_JOBS // 1000 * len(jobs)
-        return event_counts.seconds_per_update(form.instants(event_counts.Workers(jobs, *ways, most, until)))
+        workers = event_counts.Workers(jobs, *ways, until=until)
+        enough = ENOUGH_JOBS * (1 + len(jobs) / 1000)
+        instants = []
+        for instant in form.instants(workers):
+            instants.append(instant)
+            if workers.begun >= enough and len(instants) >= ENOUGH_UPDATES:
+                break
+        return event_counts.seconds_per_update(instants)
 
     def job(self, place):
         """The times of a worker's gradients: ns at which one begins -> how many ns it takes."""
@@ -150,6 +162,11 @@ def repeated(job, times):
         return end - now
 
     return jobs
+
+
+def unless_crowded(form, a, m):
+    """The form of a method that may stop stale work, without what does not hold where its gradients fill the links."""
+    return replace(form, expected=None, most=None, instants=None) if a.stop_stale and m.crowded else form
 
 
 # The forms. Each takes the frozen algorithm object and the Machine.
@@ -215,14 +232,15 @@ def rennala(a, m):
     else:
         least = event_counts.collect_seconds(m.brief_cycles, a.batch, first=m.cycles)
         times = {"least": least, "most": 2 * theory.collect_bound(m.cycles, a.batch)}
-    return Form(
-        "S gradients at a point; A. Tyurin, P. Richtárik, arXiv 2305.12387; Gap paper, ICLR 2026, appendix F",
+    form = Form(
+        "S gradients at a point; A. Tyurin, P. Richtárik, arXiv 2305.12387, and A. Tyurin, ICLR 2026, appendix F",
         **times,
         instants=lambda w: event_counts.rennala(w, a.batch, a.stop_stale),
         delay=1,
         batch=a.batch,
         own=lambda L, s2, eps: {"batch": theory.batch(s2, eps), "stepsize": 1 / (2 * L)},
     )
+    return unless_crowded(form, a, m)
 
 
 def rennala_all_reduce(a, m):
@@ -241,14 +259,15 @@ def malenia(a, m, S=None):
         least = event_counts.malenia_step_seconds(m.brief_cycles, S, first=m.cycles)
         most = theory.malenia_bound(m.cycles, S) if m.n < S else 2 * float(m.cycles.max())
         times = {"least": least, "most": most}
-    return Form(
-        "n²/Σ(1/B_i) >= S; A. Tyurin, P. Richtárik, arXiv 2305.12387; Gap paper, ICLR 2026, appendix F",
+    form = Form(
+        "n²/Σ(1/B_i) >= S; A. Tyurin, P. Richtárik, arXiv 2305.12387, and A. Tyurin, ICLR 2026, appendix F",
         **times,
         instants=lambda w: event_counts.malenia(w, S, a.stop_stale),
         delay=1,
         batch=max(S, m.n),
         own=lambda L, s2, eps: {"batch": theory.malenia_batch(m.n, s2, eps), "stepsize": 1 / (2 * L)},
     )
+    return unless_crowded(form, a, m)
 
 
 def malenia_parameter_free(a, m):
@@ -305,22 +324,24 @@ def naive_optimal_asgd(a, m):
 
 def ringmaster(a, m):
     R = a.threshold
-    together = 1 / float(theory.rates(m.cycles)[-1])
+    together = 1 / float(theory.rates(m.free_cycles if a.stop_stale else m.cycles)[-1])
 
     def own(L, s2, eps):
         R = theory.threshold(s2, eps)
         return {"threshold": R, "stepsize": theory.ringmaster_stepsize(R, L, s2, eps)}
 
-    return Form(
+    exact = not math.isfinite(R) and not (a.stop_stale and m.linked)
+    form = Form(
         "t(R)/R; A. Maranjyan, A. Tyurin, P. Richtárik, arXiv 2501.16168, Lemma 4.1",
         least=together,
-        expected=None if math.isfinite(R) else together,
-        most=theory.ringmaster_bound(m.cycles, R) / R if math.isfinite(R) else together,
+        expected=together if exact else None,
+        most=theory.ringmaster_bound(m.cycles, R) / R if math.isfinite(R) else together if exact else None,
         instants=lambda w: event_counts.ringmaster(w, R, a.stop_stale),
         delay=min(R, m.n),  # the mean delay of asynchronous SGD is below n
         batch=1,
         own=own,
     )
+    return unless_crowded(form, a, m)
 
 
 def ia2_sgd(a, m):

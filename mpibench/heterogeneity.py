@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Ge, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from mpibench.errors import InvalidInput
-from mpibench.parameters import Count
+from mpibench.parameters import Count, Rank
 
 LONGEST = 1e9  # seconds, 31 years: sums of such times fit 64 bits of nanoseconds
 Seconds = Annotated[float, Ge(1e-9), Le(LONGEST)]  # never 0 ns: a job without duration would stop the clock
@@ -78,24 +78,89 @@ class Edge:
     transmission: Callable[[int, int], int]  # (vector_bytes, other_bytes) of one message -> nanoseconds
 
 
+@dataclass(frozen=True, kw_only=True)
+class Burst:
+    """When an edge is in a burst, in which it loses messages with another probability: it begins and ends at random,
+    message by message, so that the number of messages in a burst is geometric, of mean 1 / end."""
+
+    begin: Annotated[float, Gt(0), Le(1)]  # probability that one begins after a message outside of one
+    end: Annotated[float, Gt(0), Le(1)]  # probability that it ends after a message in it
+    probability: Annotated[float, Gt(0), Le(1)] = 1.0  # that a message in it gets lost
+
+    def unlucky(self, outside, draw):
+        """() -> whether the next message would get lost; `outside`: the probability of that outside of bursts."""
+        inside = draw() < self.begin / (self.begin + self.end)
+
+        def unlucky():
+            nonlocal inside
+            lost = draw() < (self.probability if inside else outside)
+            inside = inside != (draw() < (self.end if inside else self.begin))
+            return lost
+
+        return unlucky
+
+
 @dataclass(frozen=True)
 class Loss:
-    """Messages get lost independently with `probability`, on every edge at most `max_consecutive` in a row."""
+    """Messages get lost, on each directed edge by its own draws, in the order in which they leave.
 
-    probability: Annotated[float, Ge(0), Lt(1)] = 0.0
-    max_consecutive: Count | None = None
+        loss = { probability = 0.1, max_consecutive = 10 }
+        loss = { burst = { begin = 0.01, end = 0.25 } }          optional: probability, in the burst (1) and outside (0)
+        loss = { probability = 0.3, edges = [[0, 1], [1, 0]] }
+
+    Without `burst` each gets lost with `probability` p, of at most B = max_consecutive in a row the share
+    p (1 - p^B) / (1 - p^(B+1)) of all in the long run.
+
+    With `burst` this is the channel of two states of E. N. Gilbert, "Capacity of a Burst-Noise Channel", Bell System
+    Technical Journal 39, 1960, and E. O. Elliott, "Estimates of Error Rates for Codes on Burst-Noise Channels", Bell
+    System Technical Journal 42, 1963. From the first message on it is stationary: the share begin / (begin + end) of
+    the messages is in bursts, and (end * probability + begin * burst.probability) / (begin + end) get lost. Where all
+    in bursts get lost and no others, that is 1 / end in a row in the mean. max_consecutive makes both less.
+
+    What a rank sends to itself is no message and does not get lost, nor does anything by which an engine ends a run.
+    All else may, the steps of a collective, too: so only methods that tolerate it are run with loss.
+    """
+
+    probability: Annotated[float, Ge(0), Lt(1)] = 0.0  # outside of bursts
+    max_consecutive: Count | None = None  # what comes after so many lost ones on an edge arrives
+    burst: Burst | None = None
+    edges: Annotated[tuple[tuple[Rank, Rank], ...], MinLen(1)] | None = None  # [source, destination]; all by default
+
+    def __post_init__(self):
+        for edge in self.edges or ():
+            if edge[0] == edge[1]:
+                raise InvalidInput(
+                    f"edges = {list(map(list, self.edges))} name {list(edge)}, but no rank has a link to itself"
+                )
+            if self.edges.count(edge) > 1:
+                raise InvalidInput(f"edges = {list(map(list, self.edges))} name {list(edge)} twice")
+
+    @property
+    def possible(self):
+        """Whether any message may get lost."""
+        return self.probability > 0 or self.burst is not None
+
+    def on(self, source, to):
+        """Whether messages from rank `source` to rank `to` may get lost."""
+        return self.possible and (self.edges is None or (source, to) in self.edges)
+
+    def foreign(self, ranks, graph=None):
+        """The first of `edges` that is none among so many ranks, or of this graph of theirs; None if there is none."""
+        known = (lambda edge: edge in graph.edges) if graph is not None else (lambda edge: max(edge) < ranks)
+        return next((edge for edge in self.edges or () if not known(edge)), None)
 
     def edge(self, rng):
         """A function for one edge that says of each of its messages, in the order sent, whether it gets lost."""
         probability, limit, draw = self.probability, self.max_consecutive or math.inf, rng.random
-        if probability == 0:
+        if not self.possible:
             return lambda: False
+        unlucky = self.burst.unlucky(probability, draw) if self.burst else lambda: draw() < probability
         lost_in_a_row = 0
 
         def lost():
             nonlocal lost_in_a_row
-            unlucky = draw() < probability  # drawn also where the limit decides, so that the path does not shift
-            lost_in_a_row = lost_in_a_row + 1 if unlucky and lost_in_a_row < limit else 0
+            # drawn also where the limit decides, so that the path does not shift
+            lost_in_a_row = lost_in_a_row + 1 if unlucky() and lost_in_a_row < limit else 0
             return lost_in_a_row > 0
 
         return lost

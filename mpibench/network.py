@@ -35,6 +35,7 @@ class Network:
         if self.seconds.shape != (graph.size,) or not (self.seconds > 0).all():
             raise InvalidInput(f"the {graph.size} ranks of a network need as many seconds per gradient, each > 0")
         self._paths = {}  # (root, outward) -> distances and parents
+        self._trees = {}  # (root, outward) -> Tree
 
     def distance(self, i, j):
         """Nanoseconds of the shortest path from rank i to rank j."""
@@ -110,6 +111,11 @@ class Network:
         return shortest_path(matrix, method="D", unweighted=unweighted) * (1 if unweighted else unit)
 
     def _tree(self, root, outward):
+        if (root, outward) not in self._trees:  # the same for all ranks that ask
+            self._trees[root, outward] = self._new_tree(root, outward)
+        return self._trees[root, outward]
+
+    def _new_tree(self, root, outward):
         _, parents = self._shortest(root, outward)
         alone = [rank for rank, parent in enumerate(parents) if parent is None and rank != root]
         if alone:

@@ -529,11 +529,11 @@ class Node(Communicator):
 
     def join(self, graph):
         """A communicator of this graph's edges (`graph.sources(rank)`, `graph.destinations(rank)`); all ranks call it,
-        in the same order."""
+        in the same order, with the same graph."""
         sources, destinations = tuple(graph.sources(self.rank)), tuple(graph.destinations(self.rank))
         communicator = Communicator(self, len(self.joined), sources, destinations)
         self.joined.append(communicator)
-        self.engine.join(communicator)
+        self.engine.join(communicator, getattr(graph, "hash", None))
         return communicator
 
     def share(self, x):
@@ -642,3 +642,8 @@ class Deadlock(RuntimeError):
         rows = [f"rank {node.rank}: {task.where()}: {task.waits_for!r}" for node in nodes for task in node.tasks]
         more = [f"... and {len(rows) - 20} more"] if len(rows) > 20 else []
         super().__init__("\n  ".join([f"deadlock: {why}", *rows[:20], *more]))
+
+
+def different_graphs(communicator):
+    """What engines say of ranks that join different graphs."""
+    return f"ranks join different graphs as communicator {communicator.index}; all must give the same one"

@@ -23,6 +23,10 @@ class PeerWatch(Watch):
         self.keep, self.over = keep, over
         self.shown = deque(maxlen=HISTORY if self.engine.clock == "emulated" else 1)
 
+    def begin(self, x):
+        """All ranks have a state at the first instant, also those that compute before they show anything."""
+        self(0, x)
+
     def __call__(self, k, x):
         """Iteration k is at point x. True: go on."""
         now = self.engine.time

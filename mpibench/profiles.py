@@ -5,13 +5,15 @@
 
 A profile says what the workers i = 1..n need, h_i or a law that is the same for all. Those of h_i take the table
 `jitter` for what differs from job to job (`mpibench.jitter`), and all take the table `speed` for what changes in time
-(`mpibench.speeds`). Everything here is a model: it says how long something takes, as a whole number of nanoseconds, and
-waits for nothing. Random times come from a generator that the caller keys by seed, purpose and worker, so that two
+(`mpibench.speeds`) and the tables `straggler` and `stall` for workers that are slow for good, or now and then
+(`mpibench.stragglers`). Everything here is a model: it says how long something takes, as a whole number of nanoseconds,
+and waits for nothing. Random times come from a generator that the caller keys by seed, purpose and worker, so that two
 methods of one seed meet the same times.
 
 `durations(worker, workers, rng)` is a function of (cost, now_ns) that returns the nanoseconds of the worker's next job,
 where cost = 1.0 is one gradient and now_ns is when the job begins. A random profile draws once a job, whatever the job
-costs, so that the times do not depend on when jobs begin; a speed depends on that alone.
+costs, so that the times do not depend on when jobs begin; a speed depends on that alone, and a job that stalls is so
+much longer.
 
 Before the run there is known of n workers, without their seed:
 
@@ -21,18 +23,19 @@ Before the run there is known of n workers, without their seed:
     smallest_seconds(n)    what the share QUANTILE of the fastest worker's jobs undercut, at the greatest speed: tells
                            how fast an emulation can go
     within(i, n, seconds)  probability that a job of worker i takes at most `seconds`; under a speed, when it begins at
-                           any time of the long run; to about 0.001 where jitter or speed are added up numerically
-    rate(i, n)             seconds on the clock -> gradients a second: the factor of the speed over the mean seconds
+                           any time of the long run; to about 0.001 where jitter, speed or stalls are added up
+    rate(i, n)             seconds on the clock -> gradients a second: the factor of the speed over the mean seconds at
+                           factor 1; what stalls take is spread over the long run
     work(i, n)             seconds on the clock -> gradients from time 0, the integral of the rate
 
-Times that a worker draws once, by the seed, are taken over seeds, and so are halts at random.
+Times that a worker draws once, by the seed, are taken over seeds, and so are halts at random and stalls.
 """
 
 import csv
 import itertools
 import math
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -45,6 +48,7 @@ from mpibench.heterogeneity import LONGEST, Seconds, SecondsOrNone, nanoseconds
 from mpibench.jitter import NORMAL, Exponent, Job, Law, Sigma, Tail, Width
 from mpibench.parameters import Count
 from mpibench.speeds import ONE, Speed, Steps
+from mpibench.stragglers import Stall, Straggler
 
 QUANTILE = 0.01  # random times: `smallest_seconds` is undercut by this share of the jobs
 OPTIONS = 100  # times drawn once, with jitter: `within` takes their law at so many levels
@@ -53,30 +57,44 @@ STEADY = Steps([0], [1.0])  # the course of a worker whose speed does not change
 
 
 class Profile:
-    """What is the same for all profiles: everything that follows from `own`, `between_jobs` and `speed`."""
+    """What is the same for all profiles: all that follows from `own`, `between_jobs`, `speed`, `straggler`, `stall`."""
 
     between_jobs = None  # the law of `mpibench.jitter` by which the jobs of a worker differ
-    speed = None
+    speed = straggler = stall = None
     kept = False  # whether a worker draws from `own` once
 
     def own(self, worker, workers):
-        """The Job of a worker, before jitter."""
+        """The Job of a worker, before jitter and unless it is a straggler."""
         return Job(self.seconds_of(worker, workers))
 
     def check(self, workers):
         """Refuse what does not fit the number of workers."""
+        for name in ("straggler", "stall"):
+            table = getattr(self, name)
+            if foreign := [i for i in (table and table.workers) or () if i > workers]:
+                text = f"has worker {foreign[0]} in `{name}` for {workers} workers"
+                raise InvalidInput(f"{text}; they are 1 to {workers}, and rank r of a network method is worker r + 1")
+
+    def factor(self, worker):
+        """What all times of a worker are multiplied by."""
+        return self.straggler.factor if self.straggler is not None and worker in self.straggler.workers else 1.0
+
+    def stall_of(self, worker):
+        """The Stall that a worker is subject to, or None."""
+        return self.stall if self.stall is not None and worker in (self.stall.workers or (worker,)) else None
 
     def jobs(self, worker, workers):
         """Equally likely Jobs of a worker at factor 1: one, unless it draws its time once and has jitter beside it."""
         own = self.own(worker, workers)
         if self.between_jobs is None:
-            return (own,)
+            return (slower(own, self.factor(worker)),)
         levels = [(k + 0.5) / OPTIONS for k in range(OPTIONS)] if self.kept else [0.5]
         return tuple(self.around(own.quantile(level), worker) for level in levels)
 
     def around(self, seconds, worker):
         """The Job of a worker whose own time is `seconds`."""
-        return Job(seconds) if self.between_jobs is None else self.between_jobs.job(seconds, worker)
+        job = Job(seconds) if self.between_jobs is None else self.between_jobs.job(seconds, worker)
+        return slower(job, self.factor(worker))
 
     def nominal(self, worker, workers):
         """Expected seconds at factor 1."""
@@ -84,57 +102,77 @@ class Profile:
 
     def course(self, worker, workers):
         """The Course of a worker's speed."""
-        return self.speed.of(worker, workers, lambda i: self.own(i, workers).mean) if self.speed else STEADY
-
-    def at_speed(self, of, pick, workers):
-        """(n,) seconds `of(worker)` divided by what `pick` takes of the course."""
-        self.check(workers)
-        seconds = numpy.array([of(i) for i in range(1, workers + 1)])
         if self.speed is None:
-            return seconds
-        return seconds / numpy.array([pick(self.course(i, workers)) for i in range(1, workers + 1)])
+            return STEADY
+        return self.speed.of(worker, workers, lambda i: self.own(i, workers).mean * self.factor(i))
+
+    def of_each(self, of, workers):
+        """(n,) of(worker, course of its speed)."""
+        self.check(workers)
+        return numpy.array([of(i, self.course(i, workers)) for i in range(1, workers + 1)])
 
     def mean_seconds(self, workers):
-        return self.at_speed(lambda i: self.nominal(i, workers), lambda course: course.long_run, workers)
+        def mean(i, course):
+            stall = self.stall_of(i)
+            return self.nominal(i, workers) / course.long_run + (stall.mean if stall else 0.0)
+
+        return self.of_each(mean, workers)
 
     def least_seconds(self, workers):
-        def least(i):
-            return self.around(self.own(i, workers).least, i).least
+        def least(i, course):
+            return self.around(self.own(i, workers).least, i).least / course.fastest
 
-        return self.at_speed(least, lambda course: course.fastest, workers)
+        return self.of_each(least, workers)
 
     def smallest_seconds(self, workers):
         # drawn once: in the share QUANTILE of seeds the fastest of the workers is faster than this
         level = 1 - (1 - QUANTILE) ** (1 / workers) if self.kept else QUANTILE
 
-        def small(i):
-            return self.around(self.own(i, workers).quantile(level), i).quantile(QUANTILE)
+        def small(i, course):
+            job = slower(self.around(self.own(i, workers).quantile(level), i), 1 / course.fastest)
+            stall = self.stall_of(i)
+            return stall.quantile(QUANTILE, job) if stall else job.quantile(QUANTILE)
 
-        return float(self.at_speed(small, lambda course: course.fastest, workers).min())
+        return float(self.of_each(small, workers).min())
 
     def within(self, worker, workers, seconds):
         self.check(workers)
-        return self.course(worker, workers).within(self.jobs(worker, workers), seconds)
+        stall = self.stall_of(worker)
+        undisturbed = partial(self.course(worker, workers).within, self.jobs(worker, workers))
+        return stall.within(undisturbed, seconds) if stall else undisturbed(seconds)
 
     def rate(self, worker, workers):
-        self.check(workers)
-        course, mean = self.course(worker, workers), self.nominal(worker, workers)
+        course, mean = self.at_factor_1(worker, workers)
         return lambda seconds: course.factor(nanoseconds(seconds)) / mean
 
     def work(self, worker, workers):
+        course, mean = self.at_factor_1(worker, workers)
+        return lambda seconds: course.work(nanoseconds(seconds)) / (mean * 1e9 * ONE)
+
+    def at_factor_1(self, worker, workers):
+        """(Course of a worker, the seconds that give its mean ones when they are divided by the mean factor)."""
         self.check(workers)
-        course, mean = self.course(worker, workers), self.nominal(worker, workers) * 1e9 * ONE
-        return lambda seconds: course.work(nanoseconds(seconds)) / mean
+        course, stall = self.course(worker, workers), self.stall_of(worker)
+        return course, self.nominal(worker, workers) + (stall.mean * course.long_run if stall else 0.0)
 
     def durations(self, worker, workers, rng):
         self.check(workers)
-        # a path has a generator of its own, so that jobs take from `rng` what they take without a speed
-        path = self.course(worker, workers).path(rng and rng.spawn(1)[0]) if self.speed else None
+        stall = self.stall_of(worker)
+        # a path and stalls have generators of their own, so that jobs take from `rng` what they take without these
+        of_path, of_stalls = rng.spawn(2) if rng and (self.speed or stall) else (None, None)
+        undisturbed = self.undisturbed(worker, workers, rng, of_path)
+        if stall is None:
+            return undisturbed
+        wait = stall.sampler(of_stalls)
+        return lambda cost, now_ns: undisturbed(cost, now_ns) + wait()
+
+    def undisturbed(self, worker, workers, rng, of_path):
+        """`durations` without stalls."""
+        path = self.course(worker, workers).path(of_path) if self.speed else None
         job = self.own(worker, workers)
         if self.kept:
             job = Job(job.sampler(rng)())
-        if self.between_jobs is not None:
-            job = self.around(job.shift, worker)
+        job = slower(job, self.factor(worker)) if self.between_jobs is None else self.around(job.shift, worker)
         following = job.sampler(rng)
         if path is not None:
             return lambda cost, now_ns: path.duration(cost * following(), now_ns)
@@ -144,11 +182,18 @@ class Profile:
         return lambda cost, now_ns: nanoseconds(cost * following()) or 1  # never 0: the clock would stop
 
 
+def slower(job, factor):
+    """A Job whose times are multiplied by this."""
+    return replace(job, shift=job.shift * factor, scale=job.scale * factor)
+
+
 @dataclass(frozen=True)
 class Varying(Profile):
-    """A profile whose speed may change in time."""
+    """A profile whose speed may change in time, and some of whose workers may be slow."""
 
     speed: Speed | None = field(default=None, kw_only=True)
+    straggler: Straggler | None = field(default=None, kw_only=True)
+    stall: Stall | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -182,6 +227,7 @@ class Fixed(Lasting):
         return self.seconds[i - 1]
 
     def check(self, workers):
+        super().check(workers)
         if len(self.seconds) != workers:
             raise InvalidInput(
                 f"compute profile 'fixed' has {len(self.seconds)} seconds for {workers} workers; give one for each"
@@ -418,6 +464,7 @@ class Trace(Varying):
             raise InvalidInput(f"compute profile 'trace' has more than {ENTRIES} times, which every result would hold")
 
     def check(self, workers):
+        super().check(workers)
         if len(self.seconds) != workers:
             text = f"the times of {len(self.seconds)} workers for {workers} workers"
             raise InvalidInput(f"compute profile 'trace' has {text}; give a column for each")

@@ -114,7 +114,7 @@ def cluster_of(cell, seed, problem, measured=None):
         return Network(graph, ns, [speed(number(rank)).mean_seconds for rank in range(cell.ranks)])
 
     def lost(source, to):
-        return cell.loss.edge(generator(seed, Purpose.LOSS, source, to)) if cell.loss.probability else None
+        return cell.loss.edge(generator(seed, Purpose.LOSS, source, to)) if cell.loss.on(source, to) else None
 
     return Cluster(
         size=cell.ranks,
@@ -135,8 +135,10 @@ def program_of(cell, problem, watches, watch_of):
     def program(node):
         i = cell.algorithm.worker_number(node.rank)
         objective = problem.objective(i) if i else None
-        watch = watches[node.rank] = watch_of(node)
-        return cell.algorithm.program(node, problem.start(), objective, watch)
+        watch, x = watch_of(node), problem.start()
+        watches[node.rank] = watch
+        watch.begin(x)
+        return cell.algorithm.program(node, x, objective, watch)
 
     return program
 

@@ -123,6 +123,9 @@ class Watch:
                 counted.mixed(i, delay) if kind == 2 else (counted.discarded, counted.used)[kind](i, delay, count)
         return counted.tallies(limit)
 
+    def begin(self, x):
+        """The run begins with this point, whenever it is shown."""
+
     def __call__(self, k, x):
         """Iteration k is at point x. True: go on."""
         now = self.engine.time

@@ -357,7 +357,7 @@ def test_all_algorithms_of_a_seed_meet_the_same_start_data_samples_and_times():
     first = noted(LAWS[0], seed=3)
     workers = range(1, N + 1)
     assert len({tuple(first.splits[i]) for i in workers}) == len({tuple(first.samples[i]) for i in workers}) == N
-    for row, algorithm in [*((row, None) for row in LAWS[1:]), (LAWS[0], Gossip())]:
+    for row, algorithm in [*((row, None) for row in LAWS[1:] if row.virtual), (LAWS[0], Gossip())]:
         notes = noted(row, 3, algorithm)
         assert set(map(tuple, notes.starts)) == set(map(tuple, first.starts))
         assert notes.splits == first.splits

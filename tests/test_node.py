@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpibench.engines.simulation import Simulation
+from mpibench.graphs import star
 from mpibench.node import ANY, SECOND, Cluster, Communicator, Deadlock, Mailboxes, Message
+from mpibench.topology import Graph
 
 A, B, C = 0, 1, 2  # tags
 SLOW = 10**6  # ns per byte
@@ -561,6 +563,19 @@ def test_a_message_may_be_sent_before_its_receiver_has_begun(simulate, edges):
         assert (await node.join(graph).recv(A)).body == ("at once",)
 
     assert simulate(first, second).ended_by == 1
+
+
+def test_ranks_that_join_different_graphs_are_refused(simulate):
+    async def one(node):
+        node.join(star(2))
+        await forever(node)
+
+    async def other(node):
+        node.join(Graph(2, {(0, 1): None}))
+        await forever(node)
+
+    with pytest.raises(RuntimeError, match="ranks join different graphs as communicator 1"):
+        simulate(one, other)
 
 
 def test_what_a_rank_sends_to_itself_comes_at_once_and_is_no_message(simulate, edges):

@@ -43,8 +43,9 @@ class PushPull(Decentralized):
         pull, push = self.graphs(node.network())
         models, trackers = node.join(pull), node.join(push)
         W, A = uniform_row(pull).into(node.rank), uniform_column(push).out_of(node.rank)
-        g = y = await node.compute(f.gradient, x, f.sample())
         t = 0
+        watch(t, x)
+        g = y = await node.compute(f.gradient, x, f.sample())
         while watch(t, x):
             stepped = x - self.stepsize * y
             for j in models.destinations:

@@ -56,11 +56,10 @@ class Mass:
         return news
 
     def send(self, t, z):
-        """Everybody's share of z leaves; what remains is returned."""
+        """Everybody's share of z leaves."""
         for j in self.push.destinations:
             self.pushed[j] = self.pushed[j] + self.shares[j] * z
             self.push.send(j, Tag.R, t, self.pushed[j])
-        return self.shares[self.push.node.rank] * z
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,9 @@ class RFAST(Decentralized):
             if t == 0:
                 z = float64(g_new)
             else:
-                z = mass.send(t, z - g + g_new + mass.news(t, watch))  # z = g, if alone: then z - g is 0
+                z = z - g + g_new + mass.news(t, watch)  # in this order: one rank alone has z - g = 0
+                mass.send(t, z)
+                z = A[i] * z
             g = g_new
             t += 1
             v[i] = x * 1  # of the model's precision, and so it remains

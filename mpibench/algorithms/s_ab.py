@@ -38,8 +38,9 @@ class SAB(Decentralized):
         graph = node.network().graph
         edges, W = node.join(graph), uniform_row(graph).into(node.rank)
         A = uniform_column(graph).out_of(node.rank)
-        g = y = await node.compute(f.gradient, x, f.sample())
         t = 0
+        watch(t, x)
+        g = y = await node.compute(f.gradient, x, f.sample())
         while watch(t, x):
             for j in edges.destinations:
                 edges.send(j, Tag.PAIR, x, A[j] * y)

@@ -21,7 +21,7 @@ from mpi4py import MPI
 
 from mpibench.doorbell import Doorbell
 from mpibench.engines.wire import Wire
-from mpibench.node import ENDS, NEVER, SECOND, Agenda, Link, Node, Task
+from mpibench.node import ENDS, NEVER, SECOND, Agenda, Link, Node, Task, different_graphs
 from mpibench.reduction import Reductions
 from mpibench.shared_memory import window
 from mpibench.watchdog import Watchdog
@@ -323,8 +323,10 @@ class MPIEngine(Agenda):
             return NativeLink(node, to, None, node.cluster.lost(node.rank, to))
         return super().link(node, to)
 
-    def join(self, communicator):
-        """The graph becomes an MPI communicator."""
+    def join(self, communicator, graph_hash):
+        """The graph becomes an MPI communicator, if all ranks have the same."""
+        if len(set(self.comm.allgather(graph_hash))) > 1:
+            raise RuntimeError(different_graphs(communicator))
         sources, destinations = communicator.sources, communicator.destinations
         self.wire.comms.append(self.comm.Create_dist_graph_adjacent(sources, destinations, reorder=False))
 

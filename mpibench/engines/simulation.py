@@ -4,7 +4,7 @@ from heapq import heappop, heappush
 
 import numpy
 
-from mpibench.node import LINKS, NEVER, Agenda, Deadlock, Node, Task
+from mpibench.node import LINKS, NEVER, Agenda, Deadlock, Node, Task, different_graphs
 from mpibench.shared_memory import SharedModel
 
 
@@ -23,6 +23,7 @@ class Simulation(Agenda):
         Returns the rank that ended the run, or None if time did. Raises Deadlock at once when nothing can happen any
         more.
         """
+        self.graphs = {}  # by index of the communicator, their hash
         self.arrivals = []  # the events of messages that arrive at this very instant: a heap that stays small
         nodes = self.nodes = [Node(self, rank, cluster) for rank in range(cluster.size)]
         programs = []
@@ -75,8 +76,10 @@ class Simulation(Agenda):
         event.function = event.args = None
         super().forget(event)
 
-    def join(self, communicator):
-        """A communicator of its own needs nothing here."""
+    def join(self, communicator, graph_hash):
+        """A communicator of its own needs nothing here but one graph for all."""
+        if self.graphs.setdefault(communicator.index, graph_hash) != graph_hash:
+            raise RuntimeError(different_graphs(communicator))
 
     def share(self, node, x):
         """One process: one vector."""
