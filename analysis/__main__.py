@@ -139,6 +139,22 @@ def staleness(paths, form, out, figures, allow_poor_fidelity):
     _show([staleness.sheet(each) for each in made], form, out)
 
 
+@main.command()
+@paths
+@form
+@to_file
+@allow_poor_fidelity
+def network(paths, form, out, allow_poor_fidelity):
+    """What the ranks of network methods did: consensus, participation, ages of what they heard, traffic.
+
+    One table for each experiment, engine and clock in the result files.
+    """
+    from analysis import network
+    from analysis.races import load
+
+    _show([network.sheet(each) for each in network.load(load(paths, allow_poor_fidelity))], form, out)
+
+
 def _refuse_other_images(paths, option):
     for path in paths:
         if path.suffix not in (".png", ".pdf"):

@@ -321,7 +321,10 @@ def _vertical(axes, medians, targets, metric, relation):
     seen = seen[np.isfinite(seen)]
     if relation == RELATION["lower"]:
         start = max(m["median"].iloc[0] for m in medians)
-        seen = seen[seen <= max(SPAN * start, start)]
+        if start:  # what begins at 0, as the consensus of ranks that have the same start, may only grow
+            seen = seen[seen <= max(SPAN * start, start)]
+        elif not np.any(np.less_equal(targets, 0)):
+            seen = seen[seen != 0]
     low, high = (seen.min(), seen.max()) if seen.size else (0.0, 1.0)
     if relation == RELATION["lower"] and low > 0 and high > SPAN * low:
         axes.set_yscale("log")

@@ -117,10 +117,10 @@ def predict(job, overrides, as_json):
     Seconds to a target are the method's time per update, counted for these workers, times the number of updates of its
     theorem, with one constant for all methods: compare them with each other, not with a clock.
     """
-    from mpibench import experiment, prediction
+    from mpibench import experiment, outlook
 
-    view = prediction.outlook(experiment.load(job, overrides))
-    click.echo(json.dumps(prediction.plain(view), indent=1) if as_json else prediction.text_of(view))
+    view = outlook.outlook(experiment.load(job, overrides))
+    click.echo(json.dumps(outlook.plain(view), indent=1) if as_json else outlook.text_of(view))
 
 
 @cli.command()

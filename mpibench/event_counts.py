@@ -270,8 +270,8 @@ def fedbuff(workers, K, max_staleness):
 
 
 def seconds_per_update(instants):
-    """The mean seconds between these update instants without their first quarter, or from time 0 where they are too few;
-    None where there is none."""
+    """The mean seconds between these update instants without their first quarter, or from time 0 where they are too
+    few; None where there is none."""
     if len(instants) == 0:
         return None
     instants = numpy.array(instants, numpy.int64)

@@ -259,7 +259,7 @@ def load(path, overrides=()):
         at = ("heterogeneity", "compute")
         if "file" not in compute:
             reader.refuse(at, "lacks `file`, a CSV file of times, or `seconds`, lists of them")
-        catalogue.check_keys(compute, ["profile", "file", "speed"], at, reader.refuse)
+        catalogue.check_keys(compute, ["profile", "file", "speed", "straggler", "stall"], at, reader.refuse)
         file = catalogue.value(str, compute.pop("file"), at, "file", reader.refuse)
         try:
             compute["seconds"] = profiles.read_times(path.parent / file)

@@ -119,27 +119,33 @@ class Profile:
         return self.of_each(mean, workers)
 
     def least_seconds(self, workers):
-        def least(i, course):
-            return self.around(self.own(i, workers).least, i).least / course.fastest
+        return self.of_each(partial(self.least, workers), workers)
 
-        return self.of_each(least, workers)
+    def least(self, workers, worker, course):
+        """The infimum of a worker's seconds."""
+        return self.around(self.own(worker, workers).least, worker).least / course.fastest
 
     def smallest_seconds(self, workers):
         # drawn once: in the share QUANTILE of seeds the fastest of the workers is faster than this
         level = 1 - (1 - QUANTILE) ** (1 / workers) if self.kept else QUANTILE
 
         def small(i, course):
-            job = slower(self.around(self.own(i, workers).quantile(level), i), 1 / course.fastest)
-            stall = self.stall_of(i)
-            return stall.quantile(QUANTILE, job) if stall else job.quantile(QUANTILE)
+            own, stall = self.own(i, workers), self.stall_of(i)
+            if stall is None:
+                return self.around(own.quantile(level), i).quantile(QUANTILE) / course.fastest
+            afresh = self.between_jobs is None and not self.kept
+            job = slower(own, self.factor(i)) if afresh else self.around(own.quantile(level), i)
+            return stall.quantile(QUANTILE, slower(job, 1 / course.fastest))
 
         return float(self.of_each(small, workers).min())
 
     def within(self, worker, workers, seconds):
         self.check(workers)
-        stall = self.stall_of(worker)
-        undisturbed = partial(self.course(worker, workers).within, self.jobs(worker, workers))
-        return stall.within(undisturbed, seconds) if stall else undisturbed(seconds)
+        course, stall = self.course(worker, workers), self.stall_of(worker)
+        undisturbed = partial(course.within, self.jobs(worker, workers))
+        return (
+            stall.within(undisturbed, self.least(workers, worker, course), seconds) if stall else undisturbed(seconds)
+        )
 
     def rate(self, worker, workers):
         course, mean = self.at_factor_1(worker, workers)

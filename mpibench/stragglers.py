@@ -23,7 +23,7 @@ from mpibench.errors import InvalidInput
 from mpibench.heterogeneity import Seconds, nanoseconds
 from mpibench.parameters import Count, Probability
 
-LEVELS = 500  # quantiles of the waiting time at which `within` takes its law, by the probability of a stall
+LEVELS = 500  # of the waiting time, at so many of which `within` takes its law where all jobs stall
 
 Workers = Annotated[tuple[Count, ...], MinLen(1)]
 
@@ -71,11 +71,14 @@ class Stall:
 
         return wait
 
-    def within(self, undisturbed, seconds):
-        """Probability that a job takes at most `seconds`; undisturbed(seconds): the same without stalls."""
-        levels = math.ceil(LEVELS * self.probability)
-        waits = (-self.mean_seconds * math.log1p(-(k + 0.5) / levels) for k in range(levels))
-        stalled = math.fsum(undisturbed(seconds - wait) for wait in waits if wait <= seconds) / max(1, levels)
+    def within(self, undisturbed, least, seconds):
+        """Probability that a job takes at most `seconds`; undisturbed(seconds): the same without stalls, which is 0
+        below `least` seconds."""
+        # the wait must be shorter than this, and is then taken at equally likely levels
+        short = -math.expm1(-max(0.0, seconds - least) / self.mean_seconds)
+        levels = math.ceil(LEVELS * self.probability * short)
+        waits = (-self.mean_seconds * math.log1p(-short * (k + 0.5) / levels) for k in range(levels))
+        stalled = math.fsum(undisturbed(seconds - wait) for wait in waits) * short / max(1, levels)
         return (1 - self.probability) * undisturbed(seconds) + self.probability * stalled
 
     def quantile(self, level, job):
@@ -84,4 +87,8 @@ class Stall:
         both = level**0.4
         low, high = job.quantile(level), job.quantile(both) - self.mean_seconds * math.log1p(-both)
         instants = range(nanoseconds(low), nanoseconds(high) + 1)
-        return instants[bisect_left(instants, level, key=lambda ns: self.within(job.within, ns / 1e9))] / 1e9
+
+        def reached(ns):
+            return self.within(job.within, job.least, ns / 1e9)
+
+        return instants[bisect_left(instants, level, key=reached)] / 1e9

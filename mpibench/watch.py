@@ -89,6 +89,7 @@ class Watch:
 
     def mixed(self, j, age):
         """Something from rank j has entered this rank's state; it was made `age` iterations ago, by the stamps."""
+        self.source = j
         row = self.ages.setdefault(j, [0, 0, 0])
         row[0], row[1], row[2] = row[0] + 1, row[1] + age, max(row[2], age)
         if self.log is not None:

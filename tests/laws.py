@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import swarm_references
+
 
 class Did(NamedTuple):
     """What a run did, on links that take no time: its number of workers, gradients used and discarded in all, gradients
@@ -168,6 +170,35 @@ def to_all_others(did):
 def pieces(d):
     """Bytes of the parts of a vector that four ranks reduce on a ring, equally often."""
     return [8 * (d * (c + 1) // 4 - d * c // 4) for c in range(4)]
+
+
+def pushes(parameters):
+    """At every τ-th gradient of a rank, the first included, one message to one peer or to three."""
+    peers, tau = 3 if "peers" in parameters else 1, parameters.get("overlap", 1)
+    return lambda did: peers * sum(-(-g // tau) for g in did.finished_on)
+
+
+def of_swarm(parameters):
+    """What is refused beside these: also a side and a bound, or one of them without bits."""
+    refused = {"stepsize": POSITIVE, "local_steps": COUNT, "geometric": BOOLEAN, "bits": (-1, 17, 1.5, True, "8")}
+    return refused | {key: POSITIVE if key in parameters else (*POSITIVE, 0.1) for key in ("side", "bound")}
+
+
+def local_phases(steps):
+    """How often a rank has finished so many local steps."""
+    return lambda did: sum(g // steps for g in did.finished_on)
+
+
+def packed(bits):
+    """Bytes of a vector in so many bits a coordinate, and of a hash."""
+    return lambda d: 8 + math.ceil(bits * d / 8)
+
+
+def in_pairs(tag, parameters):
+    """How many messages of this tag it takes to find all pairs, by a reference. A pair uses the local steps of both; at
+    the last one the run may end before the second says so."""
+    steps, dither = parameters.get("local_steps", 1), 6 if "bits" in parameters else 0
+    return lambda did: swarm_references.messages(math.ceil(did.used / (2 * steps)), steps, dither)[tag]
 
 
 LAWS = [
@@ -375,5 +406,96 @@ LAWS = [
             waiting=6,
         )
         for at_average, each in (("keep", 24), ("reset", 24), ("average", 48))
+    ),
+    *(
+        Row(
+            "r_fast",
+            {"stepsize": 0.2} | parameters,
+            # a gradient sends V, and R too unless it is the first of its rank
+            sent={
+                "V": (lambda did, on=pulled: sum(on[r] * g for r, g in enumerate(did.finished_on)), numbered_vector),
+                "R": (
+                    lambda did, on=pushed: sum(on[r] * max(0, g - 1) for r, g in enumerate(did.finished_on)),
+                    numbered_vector,
+                ),
+            },
+            refused={"stepsize": POSITIVE, "root": (-1, 4, 1.5, math.inf, True, "first")},
+            newest_only=("V", "R"),
+            tolerates_loss=True,
+            inbox=lambda n: n - 1,
+            waiting=2,
+        )
+        for parameters, pulled, pushed in (({}, (3, 3, 3, 3), (3, 3, 3, 3)), ({"root": 0}, (3, 0, 0, 0), (0, 1, 1, 1)))
+    ),
+    *(
+        Row(
+            name,
+            {"stepsize": 0.1},
+            sent=dict.fromkeys(("REQUEST", "ANSWER"), (asked, numbers_and_vector(0))),
+            refused={"stepsize": POSITIVE},
+            waiting=1,  # an answer behind a request, or a request behind an answer
+        )
+        for name, asked in (
+            ("ad_psgd", lambda did: did.finished - 1),  # the gradient that ends the run begins no averaging
+            ("ad_psgd_bipartite", lambda did: sum(did.finished_on[1::2])),  # odd ranks
+        )
+    ),
+    *(
+        Row(
+            name,
+            {"stepsize": 0.2} | parameters,
+            sent={tag: (pushes(parameters), numbers_and_vector(2))},
+            refused={"stepsize": POSITIVE, "peers": ("ring", "", 1, True)}
+            | ({"overlap": COUNT, "patience_seconds": (-1, math.inf, math.nan, True, "much")} if name != "sgp" else {}),
+            newest_only=("TOTAL",) if tag == "TOTAL" else (),
+            tolerates_loss=name != "sgp",
+            inbox=inbox,
+            waiting=waiting,
+        )
+        for name, tag, parameters, inbox, waiting in (
+            ("sgp", "PUSH", {}, lambda n: n, 1),
+            ("sgp", "PUSH", {"peers": "graph"}, lambda n: 2 * n, 1),
+            ("osgp", "PUSH", {}, lambda n: 2 * n, 2),
+            ("osgp", "PUSH", {"overlap": 2}, lambda n: 2 * n, 2),
+            # who does not wait for long pushes up to 40 times while another computes
+            ("osgp", "PUSH", {"patience_seconds": 0.5, "peers": "graph"}, lambda n: 40 * n, None),
+            ("osgp_running_sums", "TOTAL", {}, lambda n: n - 1, 1),
+            ("osgp_running_sums", "TOTAL", {"patience_seconds": 0.0}, lambda n: n - 1, 1),
+        )
+    ),
+    *(
+        Row(
+            "swarm_sgd",
+            {"stepsize": 0.1} | parameters,
+            sent=dict.fromkeys(("REQUEST", "ANSWER"), (local_phases(parameters.get("local_steps", 1)), each)),
+            refused=of_swarm(parameters),
+            waiting=1,  # an answer behind a request, or a request behind an answer
+        )
+        for parameters, each in (
+            ({}, numbers_and_vector(0)),
+            ({"local_steps": 2}, numbers_and_vector(0)),
+            ({"bits": 8, "side": 0.02}, packed(8)),
+            ({"bits": 11, "bound": 4.0}, packed(11)),
+        )
+    ),
+    *(
+        Row(
+            "swarm_sgd_blocking",
+            {"stepsize": 0.1} | parameters,
+            sent={
+                "WISH": (in_pairs("WISH", parameters), nothing),
+                "CALL": (in_pairs("CALL", parameters), each),
+                "ANSWER": (in_pairs("ANSWER", parameters), each),
+                "BUSY": (in_pairs("BUSY", parameters), nothing),
+                "FAR": (lambda did: 0, nothing),
+            },
+            refused=of_swarm(parameters),
+            waiting=None,
+        )
+        for parameters, each in (
+            ({}, numbers_and_vector(0)),
+            ({"local_steps": 2}, numbers_and_vector(0)),
+            ({"bits": 8, "side": 0.02}, packed(8)),
+        )
     ),
 ]

@@ -31,7 +31,7 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/__init__": (set(), set()),
     "mpibench/__main__": (
         {"click", "mpibench", "mpibench.errors"},  # `--help` and `list` start with these alone
-        {"mpibench.campaign", "mpibench.catalogue", "mpibench.experiment", "mpibench.prediction", "mpibench.verify"}
+        {"mpibench.campaign", "mpibench.catalogue", "mpibench.experiment", "mpibench.outlook", "mpibench.verify"}
         | {"mpi4py", "rich"},
     ),
     "mpibench/node": ({"numpy"}, set()),
@@ -44,6 +44,7 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/topology": (LIGHT | {"mpibench.catalogue"}, {"networkx", "mpibench.graphs"}),
     "mpibench/graphs": (LIGHT | {"mpibench.topology"}, {"numpy", "networkx"}),
     "mpibench/weights": ({"numpy", "mpibench.errors", "mpibench.graphs"}, set()),
+    "mpibench/lattice": (LIGHT | {"numpy"}, set()),
     "mpibench/network": ({"numpy", "mpibench.errors", "mpibench.topology"}, {"scipy"}),
     "mpibench/portrait": (
         {"numpy", "mpibench.errors", "mpibench.graphs", "mpibench.network", "mpibench.topology", "mpibench.weights"},
@@ -52,16 +53,19 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/heterogeneity": (LIGHT, set()),
     "mpibench/jitter": (LIGHT | {"mpibench.heterogeneity"}, {"scipy"}),
     "mpibench/speeds": (LIGHT | {"mpibench.heterogeneity"}, {"scipy"}),
+    "mpibench/stragglers": (LIGHT | {"mpibench.heterogeneity"}, set()),
     "mpibench/profiles": (
-        LIGHT | {"numpy", "mpibench.heterogeneity", "mpibench.jitter", "mpibench.speeds"},
+        LIGHT | {"numpy", "mpibench.heterogeneity", "mpibench.jitter", "mpibench.speeds", "mpibench.stragglers"},
         set(),
     ),
     "mpibench/compressors": (LIGHT | {"numpy", "array_api_compat", "mpibench.seeds"}, set()),
     "mpibench/theory": ({"numpy"}, set()),
     "mpibench/event_counts": ({"numpy"}, set()),
     "mpibench/sdde": ({"numpy", "mpibench.errors"}, {"scipy"}),
-    "mpibench/forms": ({"numpy", "mpibench.event_counts", "mpibench.seeds", "mpibench.theory"}, set()),
-    "mpibench/prediction": ({"mpibench.forms", "mpibench.theory"}, set()),
+    "mpibench/machine": ({"numpy", "mpibench.event_counts", "mpibench.seeds"}, set()),
+    "mpibench/forms": ({"numpy", "mpibench.event_counts", "mpibench.theory"}, set()),
+    "mpibench/prediction": ({"mpibench.forms", "mpibench.machine", "mpibench.theory"}, set()),
+    "mpibench/outlook": ({"mpibench.forms", "mpibench.machine", "mpibench.prediction", "mpibench.theory"}, set()),
     "mpibench/constants": (set(), set()),
     "mpibench/datasets": (LIGHT | {"numpy", "mpibench.seeds"}, {"sklearn"}),
     "mpibench/provenance": ({"mpibench"}, {"threadpoolctl"}),
@@ -100,12 +104,14 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/engines/wire": ({"numpy", "mpi4py"}, {"torch"}),
     "mpibench/clocks": ({"numpy", "mpi4py"}, set()),
     "mpibench/algorithms": (
-        {"mpibench.algorithm", "mpibench.collectives", "mpibench.topology", "mpibench.weights"},
+        {"mpibench.algorithm", "mpibench.collectives", "mpibench.lattice", "mpibench.topology", "mpibench.weights"},
         set(),
     ),
     # variants that their paper states as a change of Fragile SGD have its processes
     "mpibench/algorithms/fragile_accelerated": ({"mpibench.algorithms.fragile"}, set()),
+    "mpibench/algorithms/ad_psgd_bipartite": ({"mpibench.algorithms.ad_psgd"}, set()),
     "mpibench/algorithms/tree_minibatch_eager": ({"mpibench.algorithm", "mpibench.algorithms.fragile"}, set()),
+    "mpibench/algorithms/swarm_sgd_blocking": ({"mpibench.algorithms.swarm_sgd"}, set()),
     # the matrix of one is that of the other
     "mpibench/problems/quadratics": (LIGHT | {"numpy", "mpibench.problems.quadratic", "mpibench.seeds"}, set()),
     "mpibench/problems": (
@@ -348,4 +354,4 @@ def test_lines_of_code_are_counted_without_blanks_comments_and_docstrings():
 def test_node_and_engines_stay_small():
     kernel = [module for module in FILES if module == "mpibench/node" or module.startswith("mpibench/engines/")]
     lines = {module: lines_of_code(FILES[module].read_text(encoding="utf-8")) for module in kernel}
-    assert len(kernel) >= 5 and sum(lines.values()) <= 960, lines
+    assert len(kernel) >= 5 and sum(lines.values()) <= 990, lines

@@ -16,6 +16,7 @@ from mpibench.errors import InvalidInput
 from mpibench.problems.logistic import Logistic
 from mpibench.problems.mlp import MLP
 from mpibench.problems.quadratic import Quadratic
+from mpibench.problems.quadratics import Quadratics
 from mpibench.seeds import Purpose, generator
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
@@ -242,7 +243,7 @@ def test_held_out_part_is_stratified_and_the_same_for_every_seed():
     train, test = datasets.hold_out(labels, 0.2)
     assert sorted([*train, *test]) == list(range(1797))
     assert numpy.bincount(labels[test]).tolist() == [round(0.2 * m) for m in numpy.bincount(labels)]
-    one, other = (datasets.share("digits", 0.2, "even", None, 4, seed) for seed in (0, 1))
+    one, other = (datasets.share(datasets.Classification(), 4, seed) for seed in (0, 1))
     assert (one.test_features == other.test_features).all() and (one.features == other.features).all()
     assert set(one.parts[0]) != set(other.parts[0])
     rare = numpy.array([0] * 50 + [1])
@@ -252,7 +253,8 @@ def test_held_out_part_is_stratified_and_the_same_for_every_seed():
 def test_provenance_says_what_every_worker_has(tmp_path):
     path = tmp_path / "three.svm"
     write_libsvm(path)
-    shared = datasets.share(str(path), 0.25, "dirichlet", 0.3, 4, 11)
+    of = datasets.Classification(data=str(path), test_fraction=0.25, split="dirichlet", alpha=0.3)
+    shared = datasets.share(of, 4, 11)
     told = shared.provenance
     assert told["labels"] == [[int((shared.labels[part] == c).sum()) for c in range(3)] for part in shared.parts]
     assert (told["name"], told["partition"], told["seed"]) == ("three.svm", "dirichlet(0.3)", 11)
@@ -290,11 +292,6 @@ def test_unusable_files_are_refused_in_one_sentence(tmp_path, name, content, sai
     with pytest.raises(InvalidInput) as error:
         Logistic(data=str(path)).prepare(1, 0)
     assert said in str(error.value) and name in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_folder_is_no_data_file(tmp_path):
-    with pytest.raises(InvalidInput, match="cannot be read"):
-        datasets.load(str(tmp_path))
 
 
 def test_more_workers_than_samples_and_empty_tests_are_refused(tmp_path):
@@ -465,6 +462,8 @@ PROBLEMS = {
     "scalar": Quadratic(dimension=50, noise=0.1, shift=0.3),
     "vector": Quadratic(dimension=50, noise=0.1, noise_model="additive_vector"),
     "progress": Quadratic(dimension=50, noise_model="progress", probability=0.5),
+    "quadratics": Quadratics(dimension=50, heterogeneity=3.0, noise=0.1),
+    "interpolation": Quadratics(dimension=50, heterogeneity=3.0, noise=0.1, interpolation=True),
     "logistic": Logistic(split="dirichlet", alpha=0.3),
     "mlp32": MLP(batch=24),
     "mlp64": MLP(precision="float64", activation="tanh", split="label"),

@@ -1,7 +1,7 @@
 """AD-PSGD: after a gradient a rank takes the mean of its model and a random neighbour's, while it computes the next.
 
 X. Lian, W. Zhang, C. Zhang, J. Liu, "Asynchronous Decentralized Parallel Stochastic Gradient Descent", ICML 2018,
-arXiv 1710.06952, algorithm 1. Rank i asks neighbour j, and with what each has told the other
+arXiv 1710.06952. Rank i asks neighbour j, and with what each has told the other
 
     x_i <- x_i + (x_j - x_i) / 2,   x_j <- x_j + (x_i - x_j) / 2
 
@@ -12,11 +12,14 @@ asked; `ad_psgd_bipartite` is the published form, in which a rank does one or th
 Messages per gradient: one REQUEST (d numbers) to a neighbour drawn uniformly, and one ANSWER (d numbers) from it; none
 if the last REQUEST of this rank has not been answered. All must arrive.
 
-Gradients and both kinds of averaging are updates of a rank's model, so a gradient's delay is the number of averagings
-since it began. The age of what is mixed in is the number of own updates since the own model that was sent for it: 0
-where a rank answers. On one rank it is SGD. Homogeneous data, or a limit that is biased by γ and the heterogeneity.
+An update of a rank's model is a gradient or an averaging, begun or answered; so the delay of a gradient is the number
+of averagings since it began. The age of what is mixed in is the number of own updates since the own model that was sent
+for it: 0 where a rank answers. On one rank it is SGD.
 
-Differs from the paper, whose averagings follow each other in a thread of their own: there is one per gradient, at most.
+Fast ranks make more gradients, so with heterogeneous data the limit is that of the sum of f_i / seconds_i, up to γ.
+
+Differs from the paper, where both models become their mean, and from the code of Stochastic Gradient Push (arXiv
+1811.10792), which averages all the time: here it is once per gradient, at most.
 """
 
 from dataclasses import dataclass

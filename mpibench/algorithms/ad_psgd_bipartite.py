@@ -10,10 +10,11 @@ whose graph is `bipartite_exponential`. Without a graph, or on a complete one, t
 Messages per gradient of an odd rank: one REQUEST (d numbers) to an even neighbour drawn uniformly, and one ANSWER
 (d numbers) from it; none if the last one has not been answered. Even ranks begin none. All must arrive.
 
-Delays and ages as in `ad_psgd`. Homogeneous data, or a limit that is biased by γ and the heterogeneity.
+Updates, delays and the limit with heterogeneous data are those of `ad_psgd`.
 
 Differs from that code, where partners have a fixed rotation, on both sides, so that an active rank may wait for a
-passive one that waits for another: here a passive rank answers whoever asks, at once.
+passive one that waits for another, and averagings follow each other: here a passive rank answers whoever asks, at once,
+and an active one asks once per gradient, at most.
 """
 
 from dataclasses import dataclass

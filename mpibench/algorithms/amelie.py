@@ -39,6 +39,7 @@ class Process:
         self.node, self.down, self.up, self.f = node, down, up, f
         self.to, self.channel = (up.destinations[0], up) if up.destinations else (node.rank, node)
         self.k, self.frozen, self.link_is_free = -1, True, True
+        self.below = dict.fromkeys(up.sources, (-1, inf))  # counters of the children, and their iterations
         for activity in (self.points(), self.counters(), self.freezes()):
             node.start(activity)
 
@@ -48,7 +49,6 @@ class Process:
             for child in self.down.children:
                 self.down.send(child, Tag.POINT, self.k, x)
             self.g, self.s, self.told = 0, 0, inf
-            self.below = dict.fromkeys(self.up.sources, inf)  # counters of the children
             self.frozen = False
             self.job = self.node.start(self.work(x))
 
@@ -60,19 +60,22 @@ class Process:
 
     async def counters(self):
         while True:
-            child, (k, b) = await self.up.recv(Tag.COUNTER)
-            if k == self.k:
-                self.below[child] = b
-                self.count()
+            child, counter = await self.up.recv(Tag.COUNTER)
+            self.below[child] = counter  # maybe of a point that is still under way to this rank
+            self.count()
 
     def count(self):
         if self.link_is_free:
             self.node.start(self.link())
 
+    def counter(self):
+        """Σ 1/s_j over the subtree, infinite where a counter is of another iteration."""
+        return 1 / self.s + sum(b if k == self.k else inf for k, b in self.below.values())
+
     async def link(self):
         """Whenever the link to the next rank is free, the counter leaves, if it is another than the last."""
         self.link_is_free = False
-        while not self.frozen and self.s and (b := 1 / self.s + sum(self.below.values())) != self.told:
+        while not self.frozen and self.s and (b := self.counter()) != self.told:
             self.told = b
             await self.channel.send(self.to, Tag.COUNTER, self.k, b)
         self.link_is_free = True

@@ -3,14 +3,13 @@
 M. Assran, N. Loizou, N. Ballas, M. Rabbat, "Stochastic Gradient Push for Distributed Deep Learning", ICML 2019, arXiv
 1811.10792. Rank i holds a numerator x_i and a weight w_i = 1; its model is z_i = x_i / w_i. A step subtracts γ times
 the gradient at z_i from x_i. At every τ-th step equal shares of x_i and w_i are pushed, and have left. What has
-arrived is added, whatever its step. With τ = 1 what was pushed at step k is added at k + 1, a gradient later.
+arrived is added, whatever its step. With τ = 1 what was pushed at step k is added at k + 1, a gradient later. A rank
+waits only where a message would be more than τ of its own steps late: at step k for those of step k - τ.
 
-A rank waits only where a message would be more than τ of its own steps late: at step k for those of step k - τ.
-
-It fails where messages get lost, and visibly: the mass in them is gone for good. As the weights shrink, γ acts on z_i
-as γ / w_i, so that the models first get worse and then diverge. `osgp_running_sums` is the form that does not fail.
-A lost message cannot be told from a late one, until a newer one comes from the same rank. So a rank gives it up after
-`patience_seconds`, which an experiment with loss must set; without, it waits for as long as it takes.
+It fails where messages get lost, and visibly: their mass is gone for good. As the weights shrink, γ acts on z_i as
+γ / w_i, so that the models first get worse and then diverge; `osgp_running_sums` does not. A lost message cannot be
+told from a late one before a newer one comes from the same rank, so a rank gives it up after `patience_seconds`. An
+experiment with loss must set these; without them a rank waits for as long as it takes.
 
 `peers` = "one_peer": the k-th push of rank i is half of all, to rank i + 2^(k mod L), L = floor(log2(n - 1)) + 1,
 modulo n; "graph": equal parts for itself and all ranks to which the experiment's graph has an edge.
@@ -68,7 +67,7 @@ class Mass:
 
     async def give_up(self, hearing, seconds):
         await self.node.sleep(seconds)
-        hearing.cancel()  # who waits for it gets None
+        hearing.cancel()  # who waits for it goes on with None
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,17 @@
 
 The loop of `osgp` (M. Assran, N. Loizou, N. Ballas, M. Rabbat, "Stochastic Gradient Push for Distributed Deep
 Learning", ICML 2019, arXiv 1811.10792) with the messages of robust push-sum. At every τ-th step rank i adds equal
-shares of its numerator x_i and weight w_i to the totals of the edges along which it pushes, and sends these. A rank
-that gets the totals of an edge adds by how much they exceed the last ones from there: the mass of lost messages comes
-with the next message. So Σ w_i and what the totals are ahead of what was added make n, with loss too.
+shares of its numerator x_i and weight w_i to the totals of the edges along which it pushes, and sends these. Who gets
+the totals of an edge adds what they exceed the last ones by, so the mass of lost messages comes with the next one.
 
-A rank waits only where a message would be more than τ of its own steps late, and for `patience_seconds` at most, which
-an experiment with loss must set: a lost message cannot be told from a late one, until a newer one comes from the same
-rank. With 0 nobody ever waits, as in robust push-sum.
+A rank waits only where a message would be more than τ of its own steps late, and for `patience_seconds` at most; at 0
+nobody waits, as in robust push-sum. An experiment with loss must set these, as a lost message looks like a late one.
 
 `peers` = "one_peer": the k-th push of rank i is half of all, to rank i + 2^(k mod L), L = floor(log2(n - 1)) + 1,
 modulo n; "graph": equal parts for itself and all ranks to which the experiment's graph has an edge.
 
 Messages: one TOTAL (k, w and d numbers) to each of these at every τ-th step; a newer one takes the place of an older.
-Homogeneous or heterogeneous data; where ranks never wait, faster ones weigh more.
+Homogeneous or heterogeneous data; where ranks hardly wait, faster ones weigh more, and γ / w_i may get large.
 """
 
 from dataclasses import dataclass

@@ -8,17 +8,19 @@ since the start, ρ, and the receiver remembers how much of that it has had, ρ~
     Σ_i z_i + Σ_edges (ρ at its source - ρ~ at its end) = Σ_i g_i,    g_i the newest gradient of rank i.
 
 Some rank must be a root of both graphs: reach all others along the one, and be reached by all along the other. On
-trees only iterations of the root move the common model, so a slow root slows the run by all its factor, a slow leaf
-hardly. Nobody ever waits. Heterogeneous data.
+trees only iterations of the root move the common model, so a slow root slows the run, and a slow leaf hardly. Nobody
+ever waits. Heterogeneous data.
 
 Messages per iteration: V (t and d numbers) along every edge from this rank in the pull graph, as soon as the new v is
 there; then, with the gradient, R (t and d numbers in float64) along every edge in the push graph. A newer one replaces
 one that waits. The first gradient is not pushed: no R of iteration 0.
 
-`stepsize` is that of the mean objective f for one iteration of all ranks: γ = stepsize / (n u.p), with the Perron
-vectors u and p of the weights, n u.p = n on trees and 1 where both are doubly stochastic. Weights are uniform: by
-in-degree for what is pulled and by out-degree for what is pushed, oneself counted. Mass is float64 in any case: what is
-rounded away would be missed for ever.
+`stepsize` is that of the mean objective for one iteration of all ranks, without delays: γ = stepsize / (n u.p), with
+the Perron vectors u, p of the weights; n u.p is n on trees, 1 if both are doubly stochastic. Where there are cycles,
+what is on its way makes it shorter, up to 5 times on a ring: tune it for each topology. Weights are uniform, by
+in-degree to pull and by out-degree to push. Mass is float64: what is rounded away would be missed for ever.
+
+A reconstruction: the order within an iteration has not been checked against the paper.
 """
 
 from dataclasses import dataclass
@@ -65,8 +67,7 @@ class Mass:
 @dataclass(frozen=True)
 class RFAST(Decentralized):
     stepsize: Positive  # γ_eff = γ n (u.p), per iteration of all ranks
-    # of two trees of shortest paths, models from it and mass to it; without it both graphs are the network's
-    root: Rank | None = None
+    root: Rank | None = None  # of two trees of shortest paths; without it both graphs are the network's
 
     newest_only = frozenset({Tag.V, Tag.R})
     tolerates_loss = True

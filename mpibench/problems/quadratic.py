@@ -90,9 +90,9 @@ class Prepared:
     def constants(self):
         """What theory asks for (`mpibench.constants`), exact but for the variance of the progress model.
 
-        L is the largest eigenvalue, 1/2 + cos(pi/(d+1))/2 and the shift. The additive models have the variance d noise^2
-        everywhere; the progress model's, (1/p - 1) times the squared norm of the gradient behind the last non-zero
-        coordinate, is taken at the start.
+        L is the largest eigenvalue, 1/2 + cos(pi/(d+1))/2 and the shift. The additive models have the variance
+        d noise^2 everywhere; the progress model's, (1/p - 1) times the squared norm of the gradient behind the last
+        non-zero coordinate, is taken at the start.
         """
         d, p, x = self.dimension, self.parameters, self.start()
         hidden = gradient(self.diagonal, x)[progress(x) :]

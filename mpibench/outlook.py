@@ -1,0 +1,278 @@
+"""What theory says of an experiment before it runs: its methods side by side, and what they cannot show here."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mpibench import theory
+from mpibench.forms import FORMS
+from mpibench.machine import Machine
+from mpibench.prediction import EPS, constants_of, eps_of, predictions
+
+INSEPARABLE = 1.3  # predicted times that differ by less than this factor are equal within the constants of theory
+OPTIMAL = {"rennala", "rennala_all_reduce", "ringmaster", "naive_optimal_asgd"}  # for homogeneous data
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What theory says of an experiment, on its first seed."""
+
+    experiment: Any
+    cells: tuple
+    predictions: list  # of each cell, or None
+    machine: Machine | None  # None where no speeds are modelled, or no method has a form
+    constants: dict
+    eps: float | None  # of the headline target
+
+    @property
+    def noise_ratio(self):
+        """σ²/ε at the headline target."""
+        return self.constants["variance"] / self.eps
+
+    @property
+    def headline(self):
+        """The headline target in words."""
+        targets = self.experiment.settings.targets
+        return f"{targets.metric} {targets.headline:g}"
+
+    @property
+    def best_quorum(self):
+        """The m that m-synchronous SGD should wait for."""
+        return theory.quorum(self.machine.cycles, self.constants["variance"], self.eps)
+
+    @property
+    def useful_workers(self):
+        """How many of the fastest workers the optimal methods live on."""
+        return theory.useful_workers(self.machine.cycles, self.constants["variance"], self.eps)
+
+    @property
+    def equal(self):
+        """Whether all workers are equally fast in the long run."""
+        cycles = self.machine.cycles
+        return bool(cycles.max() <= cycles.min() * (1 + 1e-9))
+
+    @property
+    def gain(self):
+        """By how much the optimal methods' bound is below asynchronous SGD's."""
+        case = (self.machine.cycles, 1.0, 1.0, self.constants["variance"], self.eps)
+        return theory.asgd_seconds(*case) / theory.rennala_seconds(*case)[0]
+
+    @cached_property
+    def own(self):
+        """{label: the parameters that theory would take for the headline target}, where it says which."""
+        if self.eps is None or self.machine is None:
+            return {}
+        methods = {cell.label: cell for cell in self.cells if cell.algorithm_name in FORMS}
+        forms = {label: FORMS[cell.algorithm_name](cell.algorithm, self.machine) for label, cell in methods.items()}
+        own = {label: form.own(self.constants["smoothness"], self.constants["variance"], self.eps)
+               for label, form in forms.items()}  # fmt: skip
+        return {label: parameters for label, parameters in own.items() if parameters}
+
+    def seconds(self, prediction):
+        """Predicted seconds to the headline target, or None."""
+        return prediction and prediction["targets"][place(self.experiment.settings.targets)]["seconds"]
+
+    def best(self):
+        """{label: the least predicted seconds to the headline target of a point of its grid}, where there are any."""
+        found = {}
+        for cell, prediction in zip(self.cells, self.predictions, strict=True):
+            seconds = self.seconds(prediction)
+            if seconds is not None:
+                found[cell.label] = min(seconds, found.get(cell.label, math.inf))
+        return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def place(targets):
+    """Which of the targets the headline is."""
+    return targets.values.index(targets.headline)
+
+
+def outlook(experiment):
+    """The Outlook of an `mpibench.experiment.Experiment`."""
+    cells, seed, targets = experiment.cells(), experiment.settings.seeds[0], experiment.settings.targets
+    constants, model_bytes = constants_of(experiment.problem, experiment.settings.workers, seed)
+    modelled = [cell for cell in cells if cell.algorithm_name in FORMS and cell.compute and cell.clock != "native"]
+    modelled.sort(key=lambda cell: cell.algorithm.worker_number(0))  # those with a server first
+    return Outlook(
+        experiment,
+        cells,
+        predictions(cells, seed),
+        Machine(modelled[0], seed, model_bytes) if modelled else None,
+        constants,
+        eps_of(targets.metric, targets.headline, constants),
+    )
+
+
+def warnings(view):
+    """What this Outlook says that the experiment cannot show, a sentence each."""
+    if view.machine is None and view.cells[0].clock == "native":
+        return ["The native clock models no speeds, so theory says nothing before the run."]
+    if view.machine is None:
+        return ["There is no formula for any of these methods."]
+    found = []
+    if len({cell.label for cell in view.cells}) > 1 and view.machine.n > 1 and view.machine.fixed and view.equal:
+        found.append("All workers are equally fast: what these methods do about slow workers cannot show.")
+    if view.constants["smoothness"] is None:
+        return [*found, "The problem does not tell its constants: theory says nothing about the time to a target."]
+    if view.eps is None:
+        known = view.experiment.settings.targets.metric in EPS
+        why = "lies below what is taken for the minimum" if known else "has no ε"
+        return [*found, f"The target {view.headline} {why}: theory says nothing about the time to it."]
+    return [*found, *inseparable(view), *against_asgd(view), *best_numbers(view)]
+
+
+def inseparable(view):
+    """A sentence for each group of methods whose predicted times are equal within the constants of theory."""
+    groups = []
+    for label, seconds in view.best().items():  # the fastest first
+        if groups and seconds <= INSEPARABLE * groups[-1][0][1]:
+            groups[-1].append((label, seconds))
+        else:
+            groups.append([(label, seconds)])
+    for group in groups:
+        if len(group) > 1:
+            labels = [label for label, _ in group]
+            names = f"{', '.join(labels[:-1])} and {labels[-1]}"
+            first, last = group[0][1], group[-1][1]
+            yield (
+                f"Theory cannot separate {names} at {view.headline}: it gives them {first:.3g} to {last:.3g} s, a "
+                f"factor {last / first:.2f}, and its constants are not sharper than {INSEPARABLE}."
+            )
+
+
+def against_asgd(view):
+    """A sentence where asynchronous SGD is as good as the methods that improve on it."""
+    names = {cell.algorithm_name for cell in view.cells}
+    better = " and ".join(sorted(names & OPTIMAL))
+    if "async_sgd" in names and better and view.gain < 2:
+        yield (
+            f"{better} can leave async_sgd behind only where workers are far more than σ²/ε, or far apart in speed: "
+            f"with {view.machine.n} and σ²/ε = {view.noise_ratio:.3g} the bounds differ by a factor {view.gain:.2f}."
+        )
+
+
+def best_numbers(view):
+    """Sentences where the best number of workers is one, or all."""
+    n, names = view.machine.n, {cell.algorithm_name for cell in view.cells}
+    if n > 1 and view.useful_workers == 1:
+        yield (
+            f"One worker is enough at {view.headline}, where σ²/ε = {view.noise_ratio:.3g}: the others add no speed, "
+            "and methods differ by how they ignore them; more noise or a lower target needs them."
+        )
+    if n > 1 and view.best_quorum == n and "m_sync_sgd" in names and not view.equal:
+        yield (
+            f"m_sync_sgd does best with all {n} workers at {view.headline}, where σ²/ε = {view.noise_ratio:.3g}: then "
+            "it is minibatch_sgd."
+        )
+
+
+# For people, and for programs.
+
+
+def plain(view):
+    """An Outlook as plain data, for `predict --json`."""
+    known = view.machine is not None and view.eps is not None
+    targets = view.experiment.settings.targets
+    return {
+        "experiment": view.experiment.settings.name,
+        "workers": view.experiment.settings.workers,
+        "seed": view.experiment.settings.seeds[0],
+        "constants": view.constants,
+        "headline": {
+            "metric": targets.metric,
+            "value": targets.headline,
+            "eps": view.eps,
+            "noise_ratio": view.noise_ratio if known else None,
+            "best_quorum": view.best_quorum if known else None,
+            "useful_workers": view.useful_workers if known else None,
+        },
+        "own_parameters": view.own,
+        "cells": [
+            {
+                "algorithm": cell.label,
+                "parameters": cell.parameters,
+                "hash": cell.hash[:16],
+                "prediction": prediction,
+            }
+            for cell, prediction in zip(view.cells, view.predictions, strict=True)
+        ],
+        "warnings": warnings(view),
+    }
+
+
+def text_of(view):
+    """An Outlook for people: theory's own parameters of each method, and a row for each point of its grid that differs
+    by more than step sizes."""
+    targets = view.experiment.settings.targets
+    best = next(iter(view.best().values()), None)
+    rows = [["", "", "", "s/update", "", "updates", "s to", *[""] * (len(targets.values) - 1), "to the"]]
+    marks = [f"{value:g}{'*' if value == targets.headline else ''}" for value in targets.values]
+    rows.append(["method", "parameters", "least", "expected", "most", f"to {marks[place(targets)]}", *marks, "best"])
+    seen = set()
+    for cell, prediction in zip(view.cells, view.predictions, strict=True):
+        shape = words({k: v for k, v in cell.parameters.items() if not k.endswith("stepsize")})
+        if cell.label in view.own and (cell.label,) not in seen:
+            rows.append([cell.label, f"theory: {words(view.own[cell.label])}"])
+        if (cell.label, shape) not in seen:
+            rows.append([cell.label, shape, *figures(prediction, targets, best)])
+        seen |= {(cell.label,), (cell.label, shape)}
+    lines = [introduction(view), "", *aligned(rows), ""]
+    if view.best():
+        lines.append("* headline target. Seconds are for theory's step sizes, up to a constant: compare them.")
+    return "\n".join([*lines, *(f"warning: {text}" for text in warnings(view))]).rstrip()
+
+
+def figures(prediction, targets, best):
+    """The numbers of a prediction in a row of the table."""
+    if prediction is None:
+        return ["no prediction"]
+    seconds = prediction["update_seconds"]
+    rows = prediction["targets"]
+    headline = rows[place(targets)]
+    ratio = headline["seconds"] / best if headline["seconds"] is not None else None
+    times = [seconds[key] for key in ("least", "expected", "most")]
+    return [short(v) for v in (*times, headline["updates"], *(row["seconds"] for row in rows), ratio)]
+
+
+def short(value):
+    """A number in at most four digits, or nothing."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def words(parameters):
+    """Parameters in a line."""
+    return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in parameters.items())
+
+
+def introduction(view):
+    """The machine, the problem and the headline target in three lines."""
+    settings, constants = view.experiment.settings, view.constants
+    lines = [f"{settings.name}: {settings.workers} workers, seed {settings.seeds[0]}"]
+    if view.machine is not None:
+        cycles = view.machine.cycles
+        kind = "" if view.machine.fixed else ", on average"
+        lines[0] += f", {cycles.min():.4g} to {cycles.max():.4g} s from gradient to gradient{kind}"
+    if constants["smoothness"] is not None:
+        kind = "exact" if constants["exact"] else "estimated at the start"
+        numbers = (constants[name] for name in ("smoothness", "gap", "variance"))
+        lines.append("problem: L = {:.4g}, f(x0) - f* = {:.4g}, σ² = {:.4g} ({})".format(*numbers, kind))
+    if view.eps is not None and view.machine is not None:
+        lines.append(
+            f"target: {view.headline}, ε = {view.eps:.4g}, σ²/ε = {view.noise_ratio:.4g}; best m of m-synchronous SGD "
+            f"{view.best_quorum}, useful workers {view.useful_workers}"
+        )
+    return "\n".join(lines)
+
+
+def aligned(rows):
+    """Rows of texts as lines with columns under each other, numbers to the right."""
+    columns = max(map(len, rows))
+    padded = [row + [""] * (columns - len(row)) for row in rows]
+    whole = [row for row in padded if not row[1].startswith("theory:")]  # these run over the columns beside them
+    widths = [max(len(row[c]) for row in whole) for c in range(columns)]
+    lines = []
+    for row in padded:
+        cells = [text.ljust(w) if c < 2 else text.rjust(w) for c, (text, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return lines
