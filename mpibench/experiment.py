@@ -423,7 +423,7 @@ class Reader:
             if labels.count(method.label) > 1:
                 self.refuse(at, "stands twice; give each of the tables its own `label`")
             loss, ranks = experiment.loss, method.points[0].ranks(settings.workers)
-            if loss.possible and not method.points[0].tolerates_loss:
+            if loss.possible and not all(point.tolerates_loss for point in method.points):
                 has = f"probability = {loss.probability}" if loss.probability else "a burst"
                 text = f"needs every message, but [heterogeneity.loss] has {has}"
                 self.refuse(at, f"{text}; lose nothing, or leave this method out")

@@ -34,7 +34,7 @@ class Machine:
     def kept(self):
         """Whether every worker draws its time once, by the seed."""
         compute = self.cell.compute
-        return compute.kept and compute.between_jobs is None and compute.speed is None
+        return compute.kept and compute.between_jobs is None and compute.speed is None and compute.stall is None
 
     @cached_property
     def h(self):

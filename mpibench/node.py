@@ -280,7 +280,8 @@ class Link:
     A lost message has occupied its link. Latency adds to the arrival and occupies nothing.
     """
 
-    __slots__ = ("bytes", "called", "edge", "engine", "free_at", "leaving", "lost", "messages", "node", "to", "waiting")
+    __slots__ = ("bytes", "called", "edge", "engine", "free_at", "leaving", "losses", "lost", "messages", "node", "to",
+                 "waiting")  # fmt: skip
     cancelled = False
 
     def __init__(self, node, to, edge, lost):
@@ -294,6 +295,7 @@ class Link:
         self.leaving = []
         self.called = False
         self.messages = self.bytes = 0
+        self.losses = []  # when a message got lost
 
     def submit(self, send):
         """Send this, now or when the link is free."""
@@ -322,6 +324,8 @@ class Link:
             free_at = self.free_at = now + edge.transmission(send.vector_bytes, send.other_bytes)
         if self.lost is None or not self.lost():
             engine.carry(send, free_at + edge.latency_ns)
+        else:
+            self.losses.append(now)
         while send is not None:
             if free_at == now:
                 send.done = True

@@ -57,6 +57,7 @@ class Tally:
     busy_seconds: float
     fingerprint: int
     edges: list  # (source, destination, messages, bytes)
+    lost: int = 0  # messages
     handed_to_mpi: int = 0
 
 
@@ -221,6 +222,7 @@ def simulate(cell, seed, show=None):
             node.busy / SECOND,
             node.fingerprint,
             [(node.rank, to, link.messages, link.bytes) for to, link in sorted(node.links.items()) if to != node.rank],
+            lost_by(node, limit),
         )
         for node in engine.nodes
     ]
@@ -258,6 +260,8 @@ def result_of(cell, problem, seen, tallies, seconds):
         "messages_sent": numpy.bincount(edges[:, 0], edges[:, 2], n).astype(int),
         "bytes_sent": numpy.bincount(edges[:, 0], edges[:, 3], n).astype(int),
     }
+    if cell.loss.possible:
+        ranks["messages_lost"] = numpy.array([tally.lost for tally in tallies])
     ranks["idle_seconds"] = numpy.maximum(0.0, seconds - ranks["busy_seconds"])
     staleness = numpy.array([histogram[delay] for delay in range(len(histogram))])
     updates = dict(seen.recorded or {}) | {"staleness_histogram": staleness}
@@ -274,6 +278,11 @@ def result_of(cell, problem, seen, tallies, seconds):
     reached = result.time_to(targets.metric, targets.headline) < math.inf
     attrs["outcome"] = "reached" if reached else "budget" if finite else "diverged"
     return result
+
+
+def lost_by(node, limit):
+    """How many messages of this rank got lost, up to the last event (time, rank) of the run."""
+    return sum((now, node.rank) <= limit for link in node.links.values() for now in link.losses)
 
 
 def model_bytes(point):
@@ -382,7 +391,7 @@ def once(comm, cell, seed, problem, measured, pace=None):
     limit = engine.end, NEVER if ended_by is None else ended_by
     if engine.node is not None:
         rows = journal.until(engine.limit, comm.rank)
-        tally = tally_of(comm.rank, rows, engine.fingerprint(), engine.wire.bytes)
+        tally = tally_of(comm.rank, rows, engine.fingerprint(), lost_by(engine.node, limit), engine.wire.bytes)
         clock = dict(zip(("resolution_seconds", "overhead_seconds"), clock_resolution(), strict=True))
         clock |= {"start_seconds": engine.started / SECOND, "stop_seconds": engine.stopped / SECOND}
         clock |= {"offset_seconds": offset / SECOND, "round_trip_seconds": round_trip / SECOND}
@@ -449,13 +458,13 @@ def until(recorded, seconds):
     return {name: column[:count] for name, column in recorded.items()}
 
 
-def tally_of(rank, rows, fingerprint, handed_to_mpi):
+def tally_of(rank, rows, fingerprint, lost, handed_to_mpi):
     """A rank's Tally from the rows of its journal."""
     computed, stopped = rows[:, 1] == COMPUTED, rows[:, 1] == STOPPED
     sums = {to: rows[rows[:, 1] == to].sum(axis=0) for to in numpy.unique(rows[rows[:, 1] >= 0, 1])}
     edges = [(rank, int(to), int(total[2]), int(total[3])) for to, total in sums.items()]
     busy = rows[computed | stopped, 3].sum() / SECOND
-    return Tally(rows[:, 4].sum(), int(rows[stopped, 2].sum()), busy, fingerprint, edges, handed_to_mpi)
+    return Tally(rows[:, 4].sum(), int(rows[stopped, 2].sum()), busy, fingerprint, edges, lost, handed_to_mpi)
 
 
 def read_counters(snapshots, journals, end, root=0):

@@ -12,7 +12,7 @@ import sys
 import textwrap
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -476,6 +476,7 @@ name = "mesh"
 rows = 3
 columns = 3
 """
+PARTS = 10  # of all rows, so that a test ends before its timeout on a crowded machine
 ON_TREES = ("fragile", "fragile_accelerated", "tree_minibatch", "tree_minibatch_eager", "amelie")
 
 
@@ -496,10 +497,10 @@ def compare_on_nine_ranks(path, folder, count):
         same(file, expected[run])
 
 
-@pytest.mark.parametrize("part", range(5))
+@pytest.mark.parametrize("part", range(PARTS))
 def test_every_method_on_nine_ranks_computes_what_the_simulation_computes(job, tmp_path, monkeypatch, part):
     monkeypatch.chdir(tmp_path)
-    rows = [row for row in LAWS if "emulated" in catalogue.load("algorithm", row.name).clocks][part::5]
+    rows = [row for row in LAWS if "emulated" in catalogue.load("algorithm", row.name).clocks][part::PARTS]
     path = job(*RACE, methods="\n".join(map(table_of, rows)))
     compare_on_nine_ranks(path, tmp_path / "virtual", len(rows))
 
@@ -510,6 +511,29 @@ def test_methods_on_trees_on_a_mesh_of_nine_ranks(job, tmp_path, monkeypatch):
     links = "latency_seconds = 0.002, vector_seconds = 0.008"  # Amelie's counters take no time but latency
     slow_links = (*RACE[:-1], ("workers = 8", "workers = 9"), ("vector_seconds = 0.5", links))
     path = job(*slow_links, methods="\n".join(map(table_of, rows)) + MESH)
+    compare_on_nine_ranks(path, tmp_path / "virtual", len(rows))
+
+
+ASYNCHRONOUS = ("r_fast", "ad_psgd", "ad_psgd_bipartite", "osgp", "osgp_running_sums", "sgp", "swarm_sgd")
+STRAGGLER = ("unit_seconds = 0.01 }", "unit_seconds = 0.01, straggler = { workers = [2], factor = 4.0 } }")
+OF_THE_MEAN = ("snapshot = { updates = 5 }", "snapshot = { seconds = 0.05 }")
+NO_PATIENCE = {"patience_seconds": 0.1}  # seconds that OSGP waits for what may be lost
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3])
+@pytest.mark.parametrize("ranks", [7, 8])
+def test_asynchronous_network_methods_with_a_straggler_and_loss(job, tmp_path, monkeypatch, ranks, probability):
+    monkeypatch.chdir(tmp_path)
+    rows = [row for row in LAWS if row.name in ASYNCHRONOUS and not (row.name.endswith("bipartite") and ranks % 2)]
+    if probability:
+        rows = [replace(row, parameters=dict(row.parameters) | (NO_PATIENCE if "osgp" in row.name else {}))
+                for row in rows if row.tolerates_loss]  # fmt: skip
+        rows = list({str(row): row for row in rows}.values())
+    links = "latency_seconds = 0.002, vector_seconds = 0.003"
+    changes = (*RACE[1:-1], ("workers = 2", f"workers = {ranks}"), ("vector_seconds = 0.5", links), STRAGGLER)
+    loss = f"loss = {{ probability = {probability}, max_consecutive = 5 }}\n"
+    graph = '[graph]\nname = "complete"\n'
+    path = job(*changes, OF_THE_MEAN, methods=loss + graph + "\n".join(map(table_of, rows)))
     compare_on_nine_ranks(path, tmp_path / "virtual", len(rows))
 
 

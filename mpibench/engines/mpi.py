@@ -76,6 +76,7 @@ class NativeLink(Link):
         if self.node.journal is not None:
             self.node.journal.note(engine.time, self.to, size, 0)
         if self.lost is not None and self.lost():
+            self.losses.append(engine.time)
             return send.finish()
         if send.tag in self.node.newest_only:
             self.leaving_tags.add(key)
