@@ -4,13 +4,10 @@ The trace of such a run is of the mean over ranks: at instant g of the grid the 
 showed to its watch at or before g, and so are its counters. `consensus` is (1/n) Σ ||x_i - mean||².
 """
 
-from collections import deque
 from dataclasses import replace
 
 from mpibench.node import SECOND
 from mpibench.watch import Snapshot, Watch
-
-HISTORY = 64  # of an emulated rank: what it did after the end of the run, of which it hears later, does not count
 
 
 class PeerWatch(Watch):
@@ -21,7 +18,6 @@ class PeerWatch(Watch):
         super().__init__(node, stop, None, better, record_updates)
         self.period, self.next_time = round(snapshot.seconds * SECOND), 0
         self.keep, self.over = keep, over
-        self.shown = deque(maxlen=HISTORY if self.engine.clock == "emulated" else 1)
 
     def begin(self, x):
         """All ranks have a state at the first instant, also those that compute before they show anything."""

@@ -212,7 +212,7 @@ def simulate(cell, seed, show=None):
             snapshots, point = collector.snapshots, collector.snapshots[-1].point
         else:
             if ended_by != observer:
-                watch.close(engine.time)
+                watch.close(limit)
             snapshots, point = watch.snapshots, watch.point
     seen = Seen(snapshots, point, watch.recorded, [each.tallies(limit) for each in watches.values()])
     tallies = [
@@ -404,8 +404,8 @@ def once(comm, cell, seed, problem, measured, pace=None):
     else:
         if comm.rank == root:
             if ended_by != root:
-                watch.close(engine.end)
-            end = engine.end if ended_by is None else math.inf
+                watch.close(limit)
+            end = engine.end if ended_by != root else math.inf
             read_counters(watch.snapshots, [entry[1] for entry in everybody], end, root)
         snapshots = watch.snapshots if comm.rank == root else []
         evaluate(comm, problem, snapshots, root)
@@ -480,7 +480,7 @@ def read_counters(snapshots, journals, end, root=0):
         all_of_it = now == end and snapshot is snapshots[-1]
         places = [
             snapshot.position
-            if rank == root
+            if rank == root and not all_of_it
             else numpy.searchsorted(times, now, "right" if rank < root or all_of_it else "left")
             for rank, (times, _) in enumerate(totals)
         ]

@@ -5,6 +5,7 @@ Pure functions of numbers and arrays. Throughout
 h    (n,) seconds per gradient of each worker, in any order; h_1 <= .. <= h_n where a formula says h_i
 L    smoothness of f                  D    f(x^0) - f*
 s2   total variance of a stochastic gradient, σ²          eps  the squared gradient norm that is aimed at
+ways (n, n) seconds in which a vector gets from rank i to rank j on the shortest path, τ_{i->j}, in row i and column j
 
 `*_seconds` are times to E||∇f||^2 <= eps up to a universal constant, another one for each paper: ratios between methods
 mean something, seconds do not. What takes place between two updates can be counted exactly: `mpibench.event_counts`.
@@ -29,6 +30,8 @@ Universal   A. Tyurin, "Tight Time Complexities in Parallel Stochastic Optimizat
 import math
 
 import numpy
+
+from mpibench.network import EQUAL, equilibrium_seconds
 
 
 def rates(h):
@@ -92,6 +95,71 @@ def malenia_seconds(h, L, D, s2, eps):
     return L * D / eps * float(numpy.max(h) + numpy.mean(h) * s2 / (len(h) * eps))
 
 
+# The same on a network, whose links carry a vector in their time and no other meanwhile.
+
+
+def fragile_step_seconds(noise_ratio, h, ways):
+    """(min_j t*(σ²/eps, h, [τ_{i->j} + τ_{j->i}]_i), number of useful workers, pivot): the seconds of one of LD/eps
+    steps' worth of work of Fragile SGD. The pivot is the lowest-numbered of several (Fragile, Corollary 1).
+
+    t* is `mpibench.network.equilibrium_seconds`: to count on workers that are slow or far away costs their time, to
+    leave them out the rate of the others.
+    """
+    ways = numpy.asarray(ways, float)
+    times, useful = equilibrium_seconds(noise_ratio, h, (ways + ways.T).T)
+    pivot = int((times <= times.min() * EQUAL).argmax())
+    return float(times[pivot]), int(useful[pivot]), pivot
+
+
+def fragile_seconds(h, ways, L, D, s2, eps):
+    """Fragile SGD from the best pivot: (LD/eps) t*, in seconds up to a constant (Fragile, Theorem 5, Corollary 1)."""
+    return L * D / eps * fragile_step_seconds(s2 / eps, h, ways)[0]
+
+
+def fragile_lower_seconds(h, ways, L, D, s2, eps):
+    """No method is faster for homogeneous data, up to a constant:
+
+    (LD/eps) min_j t*(σ²/eps, h, [τ_{i->j}]_i) / (ln n + 1) seconds (Fragile, Theorem 1)."""
+    times, _ = equilibrium_seconds(s2 / eps, h, numpy.asarray(ways, float).T)
+    return L * D / eps * float(times.min()) / (math.log(len(h)) + 1)
+
+
+def amelie_seconds(h, ways, L, D, s2, eps):
+    """Amelie SGD: (LD/eps) max{max τ, max h, mean(h) σ²/(n eps)} seconds up to a constant, also the lower bound for
+    heterogeneous data (Fragile)."""
+    work = numpy.mean(h) * s2 / (eps * len(h))
+    return L * D / eps * float(max(numpy.max(ways), numpy.max(h), work))
+
+
+def tree_minibatch_seconds(h, ways, L, D, s2, eps):
+    """Minibatch SGD on a network: (LD/eps) max{max τ, max h} (1 + σ²/(n eps)) seconds up to a constant (Fragile,
+    equations (4) to (6))."""
+    return L * D / eps * float(max(numpy.max(ways), numpy.max(h))) * (1 + s2 / (len(h) * eps))
+
+
+def mesh_seconds(n, dimensions, seconds, edge_seconds, L, D, s2, eps):
+    """Fragile SGD where n equal workers of `seconds` per gradient are on a mesh of so many dimensions, 1 for a line,
+    with `edge_seconds`, ρ, for a vector on an edge: (LD/eps) (h + X) seconds up to a constant, which depends on the
+    dimension N (Fragile).
+
+    X = hσ²/eps, of one worker, if (hσ²/(eps ρ))^(N/(N+1)) <= 1; X = hσ²/(n eps), of all, if it is n or more; and
+    ρ^(N/(N+1)) (hσ²/eps)^(1/(N+1)) in between.
+    """
+    N, work = dimensions, seconds * s2 / eps
+    if work <= edge_seconds:
+        share = work
+    elif work >= edge_seconds * n ** ((N + 1) / N):
+        share = work / n
+    else:
+        share = edge_seconds ** (N / (N + 1)) * work ** (1 / (N + 1))
+    return L * D / eps * (seconds + share)
+
+
+def line_seconds(n, seconds, edge_seconds, L, D, s2, eps):
+    """The same on a line: X = sqrt(ρ hσ²/eps) where neither one worker nor all of them do best (Fragile)."""
+    return mesh_seconds(n, 1, seconds, edge_seconds, L, D, s2, eps)
+
+
 def m_sync_excess(m):
     """How much slower than the m fastest workers in the optimal method m-synchronous SGD can be at most:
 
@@ -105,12 +173,12 @@ def m_sync_excess(m):
 
 
 def batch(s2, eps):
-    """Rennala's S = max(ceil(σ²/eps), 1) (Rennala; Fragile, Theorem 4)."""
+    """S = max(ceil(σ²/eps), 1) of Rennala (Rennala) and Fragile (Fragile, Theorem 4)."""
     return max(math.ceil(s2 / eps), 1)
 
 
 def malenia_batch(n, s2, eps):
-    """Malenia's S = max(ceil(σ²/eps), n) (Rennala)."""
+    """S = max(ceil(σ²/eps), n) of Malenia (Rennala) and Amelie (Fragile, Theorem 8)."""
     return max(math.ceil(s2 / eps), n)
 
 

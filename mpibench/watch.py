@@ -7,10 +7,12 @@ seconds is the engine's.
 
 import math
 from array import array
+from collections import deque
 from dataclasses import dataclass, field
 
 from mpibench.node import SECOND
 
+HISTORY = 64  # calls that a rank of an emulation can take back
 OPEN_BIN = 1 << 16  # staleness from here on is counted in one bin
 
 
@@ -60,7 +62,9 @@ class Watch:
                          "workers": array("q")} if record_updates else None  # fmt: skip
         self.batch, self.sources, self.unnamed = 0, set(), 0  # of the update that comes next
         self.ages = {}  # rank -> [how often, sum, largest] of the ages of what came from there
-        self.log = array("q") if self.engine.clock == "emulated" else None  # for `until`
+        emulated = self.engine.clock == "emulated"  # then the end of the run is heard of late, and taken back
+        self.log = array("q") if emulated else None  # what was said of gradients, with instants
+        self.shown = deque(maxlen=HISTORY if emulated else 1)  # (instant, state) of the last calls
 
     def used(self, i, delay, count=1, workers=None):
         """A gradient of rank i (or the sum of `count` of them), computed `delay` updates ago, is used.
@@ -135,6 +139,8 @@ class Watch:
         if k >= len(self.since):
             self.since.extend([now] * (k + 1 - len(self.since)))
         self.iteration = k
+        if self.log is not None:
+            self.shown.append((now, (k, self.updates, self.used_total, self.discarded_total, x)))
         due = now >= self.next_time if self.every is None else self.updates >= self.next_update
         if due:
             self.take(now)
@@ -182,7 +188,12 @@ class Watch:
         limit = self.stop.metrics[name]
         return not math.isfinite(value) or (value <= limit if self.better[name] == "lower" else value >= limit)
 
-    def close(self, now):
-        """Time, or another rank, ends the run now: keep the point as it is."""
-        if self.point is not None:
-            self.take(now)
+    def close(self, limit):
+        """Time, or another rank, ends the run with the event (time, rank) `limit`: keep the point as it was then."""
+        if self.point is None:
+            return
+        counted = [state for now, state in self.shown if (now, self.node.rank) <= limit]
+        if self.log is not None and counted:
+            self.iteration, self.updates, self.used_total, self.discarded_total, self.point = counted[-1]
+            self.snapshots = [s for s in self.snapshots if (round(s.seconds * SECOND), self.node.rank) <= limit]
+        self.take(limit[0])

@@ -80,7 +80,7 @@ def test_two_ranks_by_hand():
 
 
 def test_three_ranks_on_a_line_by_hand():
-    edges = {edge: (0.5, 0.0) for edge in ((0, 1), (1, 0), (1, 2), (2, 1))}
+    edges = dict.fromkeys(((0, 1), (1, 0), (1, 2), (2, 1)), (0.5, 0.0))
     _, rows = run("swarm_sgd", {}, [2, 100, 3], graph=network(3, edges), stop={"updates": 5})
     assert rows == [
         (2.5, 1, 64),
@@ -119,8 +119,7 @@ def test_two_local_steps_by_hand():
         (4, 0, 16),  # 64 - 64/2 - 32/2
         (6, 0, 40),  # 16 + (64 - 16)/2
         (6, 1, -8),  # 64 + (16 - 64)/2 - 48
-        (8, 1, 16),  # -8 + (40 + 8)/2
-        (8, 0, 4),  # 40 + (-8 - 40)/2 - 12, which are computed at 16 and 8
+        (8, 1, 16),  # -8 + (40 + 8)/2, the third of rank 1
     ]
 
 
@@ -142,6 +141,7 @@ def test_a_cycle_of_simultaneous_wishes_by_hand(monkeypatch):
 
     def noting(link, send):
         log.append((link.engine.time / 1e9, link.node.rank, send.tag.name, link.to))
+        assert len(log) < 1000, "they refuse each other for ever"
         submit(link, send)
 
     monkeypatch.setattr(Link, "submit", noting)
@@ -305,7 +305,7 @@ class Ledger:
 PRECISIONS = {
     "full": {},
     "8 bits": {"bits": 8, "bound": 100.0},
-    "far at times": {"bits": 4, "side": 1.5},
+    "far at times": {"bits": 4, "side": 0.5},
     "far always": {"bits": 1, "side": 1e-3},
 }
 
@@ -320,7 +320,7 @@ def test_the_mean_moves_by_local_steps_only_at_every_event(name, precision, monk
         with monkeypatch.context() as patches:
             ledger = Ledger(patches, blocking=name.endswith("blocking"))
             (cell,) = cells(name, parameters, [1.0, 2.3, 0.7, 1.9, 5.2], heterogeneity={"links": links},
-                            stop={"updates": 60}, **TARGETS)  # fmt: skip
+                            stop={"updates": 90}, **TARGETS)  # fmt: skip
             simulate(replace(cell, problem=toy), seed)
         assert ledger.checked > 500 and ledger.answers > 100
         if precision == "far at times":
@@ -352,12 +352,14 @@ def test_no_deadlock_where_all_ask_at_once(name, graph, precision):
         assert set(updates) == set(range(n)) and max(updates.values()) == 30 and min(updates.values()) > 2
 
 
-def test_a_rank_that_is_slow_is_not_waited_for_by_who_does_not_ask_it():
-    for name in NAMES:
-        _, rows = run(name, {}, [1.0, 1.1, 1.2, 1000.0], stop={"seconds": 900})
-        assert {rank for _, rank, _ in rows} == ({0, 1, 2, 3} if name == "swarm_sgd" else {0, 1, 2})
-    # blocking: all that have asked the slow one wait to be called, and may pair with others meanwhile
-    assert Counter(rank for _, rank, _ in rows).total() < 600
+def test_who_waits_for_a_slow_rank():
+    seconds = [1.0, 1.1, 1.2, 1000.0]
+    _, rows = run("swarm_sgd", {}, seconds, stop={"seconds": 900})
+    updates = Counter(rank for _, rank, _ in rows)
+    # nobody: each has its own updates, and is asked; the slow one is asked only, by three who ask one of three
+    assert min(updates[rank] for rank in range(3)) > 1.5 * 900 / 1.2 and updates[3] > 700
+    _, rows = run("swarm_sgd_blocking", {}, seconds, stop={"seconds": 900})
+    assert {rank for _, rank, _ in rows} <= {0, 1, 2} and len(rows) < 100  # in the end everybody who wishes for it
 
 
 # The lattice in a run.
@@ -373,15 +375,15 @@ def sizes(name, parameters, monkeypatch, **settings):
 
     with monkeypatch.context() as patches:
         patches.setattr(Link, "depart", noting)
-        result, rows = run(name, parameters, [1.0, 1.3, 0.7], **settings)
-    return seen, result, rows
+        result, _ = run(name, parameters, [1.0, 1.3, 0.7], **settings)
+    return seen, result
 
 
-@pytest.mark.parametrize("bits", [1, 3, 8, 16])
+@pytest.mark.parametrize("bits", [2, 3, 8, 16])
 def test_packed_messages_are_charged_by_their_bits(bits, monkeypatch):
     toy = Toy(x=tuple(range(1, 22)), curvature=(1.0,) * 21)
     parameters = {"bits": bits, "side": 1e3}
-    seen, result, rows = sizes("swarm_sgd", parameters, monkeypatch, toy=toy, stop={"updates": 20})
+    seen, result = sizes("swarm_sgd", parameters, monkeypatch, toy=toy, stop={"updates": 20})
     one = (math.ceil(bits * 21 / 8), 8)
     assert {tag: set(counts) for tag, counts in seen.items()} == {"REQUEST": {one}, "ANSWER": {one}}
     assert result.trace["bytes"][-1] == sum(one) * result.trace["messages"][-1]
@@ -390,7 +392,7 @@ def test_packed_messages_are_charged_by_their_bits(bits, monkeypatch):
 def test_who_is_too_far_away_is_asked_again_in_full_precision(monkeypatch):
     toy = of_workers(0, 200, -300)
     far = {"bits": 4, "side": 4.0}
-    seen, result, rows = sizes("swarm_sgd", far, monkeypatch, toy=toy, stop={"updates": 40})
+    seen, result = sizes("swarm_sgd", far, monkeypatch, toy=toy, stop={"updates": 40})
     packed, refused, full = (1, 8), (0, 8), (8, 0)
     assert seen["ANSWER"][refused] == seen["ANSWER"][full] == seen["REQUEST"][full] > 5
     assert seen["REQUEST"][packed] == seen["ANSWER"].total() - seen["ANSWER"][full] > seen["ANSWER"][refused]
@@ -402,26 +404,27 @@ def test_who_is_too_far_away_is_asked_again_in_full_precision(monkeypatch):
     assert rows[0][0] == 1.5 and slow[0][0] in (1.5, 2.5)
 
 
-NOISE = {"name": "quadratic", "dimension": 30, "strong_convexity": 0.05, "noise": 0.03, "shift": 0.5}
-COMPUTE = {"profile": "exponential", "unit_seconds": 1.0}
-
-
-def final_gap(name, parameters):
-    """The gap of the mean model, averaged over the last third of three runs."""
-    targets = {"metric": "gap", "values": [NEVER], "headline": NEVER}
-    (cell,) = cells(
-        name, {"stepsize": 0.1, "local_steps": 2} | parameters, workers=4, problem=NOISE, record_updates=False,
-        heterogeneity={"compute": COMPUTE}, stop={"seconds": 450.0}, snapshot={"seconds": 5.0}, targets=targets,
-    )  # fmt: skip
-    return numpy.mean([simulate(cell, seed).trace["gap"][-30:].mean() for seed in range(3)])
+def final_error(name, parameters):
+    """The mean over ranks of |x_i - x*|^2, averaged over the second half of three runs on heterogeneous data."""
+    offset = (-6.0, 1.0, 2.0, 3.0)
+    draws = numpy.random.default_rng(0).normal(size=(5, 4000, 3)) / 10
+    toy = Toy((1.0, 2.0, 3.0), (1.0, 0.5, 0.2), lambda i, number: draws[i, number] + offset[i - 1])
+    settings = {"stop": {"seconds": 1000.0}, "snapshot": {"seconds": 5.0}, "record_updates": False}
+    errors = []
+    for seed in range(3):
+        parameters = {"stepsize": 0.05, "local_steps": 2} | parameters
+        result, _ = run(name, parameters, [1.0, 1.01, 1.02, 1.03], toy, seed, **settings)
+        square = sum(result.trace[f"x{c}"] ** 2 for c in range(3)) + result.trace["consensus"]
+        errors.append(square[100:].mean())
+    return numpy.mean(errors)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_eight_bits_cost_no_accuracy_and_a_side_that_is_too_small_would(name, monkeypatch):
-    full = final_gap(name, {})
-    assert final_gap(name, {"bits": 8, "bound": 2.0}) == pytest.approx(full, rel=0.2)
-    small = {"bits": 8, "side": 1e-5}
-    assert final_gap(name, small) == pytest.approx(full, rel=0.2)  # by full precision
+    full = final_error(name, {})
+    assert final_error(name, {"bits": 8, "bound": 4.0}) == pytest.approx(full, rel=0.2)
+    small = {"bits": 8, "side": 1e-3}
+    assert final_error(name, small) == pytest.approx(full, rel=0.2)  # by full precision
 
     def believing(lattice, message, y):
         """Without the hash."""
@@ -429,7 +432,7 @@ def test_eight_bits_cost_no_accuracy_and_a_side_that_is_too_small_would(name, mo
         return lattice.side * (colours + q * numpy.rint((y / lattice.side - colours) / q))
 
     monkeypatch.setattr(Lattice, "decode", believing)
-    assert not final_gap(name, small) < 2 * full
+    assert not final_error(name, small) < 3 * full
 
 
 @pytest.mark.parametrize("name", NAMES)

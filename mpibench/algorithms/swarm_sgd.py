@@ -104,8 +104,8 @@ class SwarmSGD(Decentralized):
     local_steps: Count = 1  # H
     geometric: bool = False  # H is the mean of a random number
     bits: Bits = 0  # b, per coordinate; 0: full precision
-    side: Positive | None = None  # s, of the lattice
-    bound: Positive | None = None  # B
+    side: Positive | None = None  # s, of the lattice; with bits, or in its place
+    bound: Positive | None = None  # B >= |X_i - X_j| in every coordinate
 
     process = Process
 
