@@ -134,6 +134,11 @@ class Cell(Settings):
         return self.algorithm.ranks(self.workers)
 
     @property
+    def disturbed(self):
+        """Whether workers are slowed down or held up, which they are on the native clock too."""
+        return self.compute is not None and (self.compute.straggler, self.compute.stall) != (None, None)
+
+    @property
     def parameters(self):
         """The algorithm's parameters as a plain dict."""
         return {k: v for k, v in self.resolved["algorithm"].items() if k not in ("name", "label")}

@@ -344,6 +344,105 @@ def sdde_asgd(a, m):
     )
 
 
+# Methods on trees. A message may wait at every edge for what the edge carries already, so there are two times of each
+# way: of a message that never waits, and of one that always does.
+
+
+def between(least, most):
+    """The times of an update that takes at least and at most so long."""
+    return {"least": least, "expected": least if least == most else None, "most": most}
+
+
+def tree_minibatch(a, m):
+    ahead = m.point_ahead()
+    slowest = float((numpy.maximum(m.h, ahead / SECOND) + m.ways).max())
+
+    def jobs(place, job):
+        return lambda now: max(job(now), int(ahead[place]))
+
+    return Form(
+        "the point there, h_i and the sum back, of the last rank; A. Tyurin, P. Richtárik, arXiv 2405.16218, equations "
+        "(4) to (6)",
+        **between(slowest, slowest),
+        instants=lambda w: event_counts.m_sync(w, m.n, stop_stale=False),
+        jobs=jobs,
+        delay=1,
+        batch=m.n,
+        own=lambda L, s2, eps: {"stepsize": theory.batch_stepsize(m.n, L, s2, eps)},
+    )
+
+
+def tree_minibatch_eager(a, m):
+    # A sum waits at each edge for one other at most. Where a sum is behind the point, the ideal one is as late.
+    down, up = m.tree_way(up=False, vectors=1, numbers=1), m.tree_way(up=True, vectors=1, numbers=3)
+    least = float((numpy.maximum(m.h, m.point_ahead() / SECOND) + (down + up) / SECOND).max())
+    waits = m.tree_way(up=True, vectors=1, numbers=3, waits=(1, 1)) - up
+    return Form(
+        "the ideal reduction, and at most the longest way to the pivot more (derived); A. Tyurin, P. Richtárik, arXiv "
+        "2405.16218, equations (4) to (6)",
+        **between(least, least + int(waits.max()) / SECOND),
+        delay=1,
+        batch=m.n,
+        own=lambda L, s2, eps: {"stepsize": theory.batch_stepsize(m.n, L, s2, eps)},
+    )
+
+
+def fragile(a, m):
+    """With S gradients a step it takes t*(S, h, τ) to 4 t* (6 t* where the trees share edges), τ the way to each rank
+    and back: of the gradients of a rank none counts that is not computed at the step's point, and they are on time
+    where each edge makes each message wait for the one before it. Derived; Theorem 5 says t* up to a constant.
+
+    On an edge of both trees a point waits for a sum on its way and another behind it, and a sum for a point on its way,
+    one behind it and the sum before.
+    """
+    S = a.batch
+    free = m.tree_way(up=False, vectors=1, numbers=1) + m.tree_way(up=True, vectors=1, numbers=3)
+    taken = m.tree_way(False, 1, 3, waits=(1, 2)) + m.tree_way(True, 1, 3, waits=(1, 3))
+    least, most = (event_counts.collect_seconds(m.h, S, first=m.h + way / SECOND) for way in (free, taken))
+
+    def own(L, s2, eps):
+        pivot = theory.fragile_step_seconds(s2 / eps, m.known, m.seconds_between)[2]
+        return {"batch": theory.batch(s2, eps), "pivot": pivot, "stepsize": 1 / (2 * L)}
+
+    return Form(
+        "t*(S, h, τ) to 4 t*, to 6 t* where trees share edges (derived); A. Tyurin, P. Richtárik, arXiv 2405.16218, "
+        "Theorem 5",
+        **between(least, most),
+        delay=1,
+        batch=S,
+        own=own,
+    )
+
+
+def fragile_accelerated(a, m):
+    return replace(fragile(a, m), delay=None, batch=None, own=Form.own)
+
+
+def amelie(a, m):
+    """The counters of all ranks pass the test at the pivot, which knows them as old as their way is long; then FREEZE
+    goes down and a sum comes back. This is exact where numbers take no time beside vectors; else `most` is the time of
+    messages that have two counters and a FREEZE before them at each edge.
+    """
+
+    def step(others):
+        """Seconds where each message has so many numbers of others before it at each edge."""
+        point, total = m.tree_way(False, 1, 1 + others), m.tree_way(True, 1, 2 + others)
+        counter, freeze = m.tree_way(True, 0, 2 + others), m.tree_way(False, 0, 1 + others)
+        first = m.h + (point + counter) / SECOND
+        known = event_counts.malenia_step_seconds(m.h, a.batch, first=first)
+        let_through = int((point + m.point_ahead(1 + others) + counter).max()) / SECOND
+        return max(known, let_through) + int((freeze + total).max()) / SECOND
+
+    return Form(
+        "n²/Σ(1/s_i) >= S as the pivot knows s_i, and a wave and a reduction (derived); A. Tyurin, P. Richtárik, arXiv "
+        "2405.16218, Theorem 8",
+        **between(step(0), step(5)),
+        delay=1,
+        batch=max(a.batch, m.n),
+        own=lambda L, s2, eps: {"batch": theory.malenia_batch(m.n, s2, eps), "stepsize": 1 / (2 * L)},
+    )
+
+
 FORMS = {
     form.__name__: form
     for form in (
@@ -365,5 +464,10 @@ FORMS = {
         ata,
         hogwild,
         sdde_asgd,
+        tree_minibatch,
+        tree_minibatch_eager,
+        fragile,
+        fragile_accelerated,
+        amelie,
     )
 }

@@ -7,6 +7,7 @@ from typing import Any
 import numpy
 
 from mpibench import event_counts
+from mpibench.algorithm import Rooted
 from mpibench.event_counts import SECOND
 from mpibench.seeds import Purpose, generator
 
@@ -15,7 +16,7 @@ ENOUGH_JOBS, ENOUGH_UPDATES = 20_000, 16  # counting ends with both; as many job
 
 @dataclass(frozen=True)
 class Machine:
-    """The workers of a cell and seed, in the order 1..n, and their links to the server."""
+    """The workers of a cell and seed, in the order 1..n, and their links to the server, or on trees to the pivot."""
 
     cell: Any
     seed: int
@@ -48,13 +49,79 @@ class Machine:
 
     def way(self, up, vectors):
         """(n,) int64 ns from the server to each worker, or back, of a message with or without a vector."""
-        if self.cell.algorithm.worker_number(0) != 0:  # there is no server
+        if self.on_trees:
+            return self.tree_way(up, vectors, numbers=vectors)
+        if self.server is None:
             return numpy.zeros(self.n, numpy.int64)
         edges = [self.edge(i, 0) if up else self.edge(0, i) for i in range(1, self.n + 1)]
         return numpy.array([e.latency_ns + e.transmission(vectors * self.model_bytes, 8 * vectors) for e in edges])
 
+    @property
+    def server(self):
+        """The server's rank, or None."""
+        return 0 if self.cell.algorithm.worker_number(0) == 0 else None
+
     def edge(self, source, to):
-        return self.cell.links.edge(source, to, 0, self.model_bytes, self.cell.graph)
+        """The modelled link from one rank to another."""
+        return self.cell.links.edge(source, to, self.server, self.model_bytes, self.cell.graph)
+
+    @property
+    def on_trees(self):
+        """Whether the method has a pivot and two trees."""
+        return isinstance(self.cell.algorithm, Rooted)
+
+    def network(self):
+        """The graph with its times, as methods see it."""
+        return self._network
+
+    @cached_property
+    def _network(self):
+        from mpibench.graphs import complete
+        from mpibench.network import Network
+
+        graph = self.cell.graph or complete(self.cell.ranks)
+        edges = {pair: self.edge(*pair) for pair in graph.edges}
+        ns = {pair: edge.latency_ns + edge.transmission(self.model_bytes, 0) for pair, edge in edges.items()}
+        return Network(graph, ns, self.known)
+
+    @property
+    def seconds_between(self):
+        """(n, n) seconds of a vector from rank i to rank j, in row i and column j."""
+        return self.network().distances / SECOND
+
+    @cached_property
+    def trees(self):
+        """(the Tree from the pivot, the Tree to it)."""
+        pivot = self.cell.algorithm.observer(self)
+        return self.network().tree_from(pivot), self.network().tree_to(pivot)
+
+    @cached_property
+    def shared_edges(self):
+        """The edges of both trees, on which points and sums wait for each other."""
+        down, up = self.trees
+        return down.edges.keys() & up.edges.keys()
+
+    def tree_way(self, up, vectors, numbers, waits=(0, 0)):
+        """(n,) int64 ns of a message of so many vectors and numbers from the pivot to each rank, or back.
+
+        waits: how many like it each edge has to carry first, where it is of one tree and where it is of both.
+        """
+        tree, ns = self.trees[up], numpy.zeros(self.n, numpy.int64)
+        size = vectors * self.model_bytes, 8 * numbers
+        for rank in sorted(range(self.n), key=tree.depths.__getitem__):
+            parent = tree.parent(rank)
+            if parent is not None:
+                pair = (rank, parent) if up else (parent, rank)
+                edge, turns = self.edge(*pair), 1 + waits[pair in self.shared_edges]
+                ns[rank] = ns[parent] + edge.latency_ns + turns * edge.transmission(*size)
+        return ns
+
+    def point_ahead(self, numbers=1):
+        """(n,) int64 ns that the point takes, with so many numbers, on the edge that a rank's sums need, if it does."""
+        ns = numpy.zeros(self.n, numpy.int64)
+        for rank, parent in self.shared_edges:
+            ns[rank] = self.edge(rank, parent).transmission(self.model_bytes, 8 * numbers)
+        return ns
 
     @cached_property
     def up(self):

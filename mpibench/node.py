@@ -442,6 +442,7 @@ class Cluster:
     random: Callable[[int], Any]  # rank -> Generator, the method's own randomness
     network: Callable[[], Any] | None = None  # the graph of all ranks, with what is known of its times
     speed: Callable[[int], Any] | None = None  # worker -> mean_seconds, least_seconds, within(seconds): see Node.speed
+    held_up: Callable[[int], Callable | None] | None = None  # native: rank -> (seconds computed) -> seconds more
     newest_only: frozenset = frozenset()
     until: int | None = None  # no event after this instant, in ns
 

@@ -1,7 +1,7 @@
 """What theory says of an experiment before it runs: its methods side by side, and what they cannot show here."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from mpibench.prediction import EPS, constants_of, eps_of, predictions
 
 INSEPARABLE = 1.3  # predicted times that differ by less than this factor are equal within the constants of theory
 OPTIMAL = {"rennala", "rennala_all_reduce", "ringmaster", "naive_optimal_asgd"}  # for homogeneous data
+FRAGILE, TREE_MINIBATCH = {"fragile", "fragile_accelerated"}, {"tree_minibatch", "tree_minibatch_eager"}
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Outlook:
     cells: tuple
     predictions: list  # of each cell, or None
     machine: Machine | None  # None where no speeds are modelled, or no method has a form
+    on_trees: Machine | None  # that of the first method on trees
     constants: dict
     eps: float | None  # of the headline target
 
@@ -37,6 +39,16 @@ class Outlook:
         return f"{targets.metric} {targets.headline:g}"
 
     @property
+    def names(self):
+        """The algorithms."""
+        return {cell.algorithm_name for cell in self.cells}
+
+    @property
+    def with_server(self):
+        """Whether the formulas of methods with a server say something here."""
+        return self.machine is not None and not self.machine.on_trees
+
+    @property
     def best_quorum(self):
         """The m that m-synchronous SGD should wait for."""
         return theory.quorum(self.machine.cycles, self.constants["variance"], self.eps)
@@ -46,9 +58,15 @@ class Outlook:
         """How many of the fastest workers the optimal methods live on."""
         return theory.useful_workers(self.machine.cycles, self.constants["variance"], self.eps)
 
+    @cached_property
+    def equilibrium(self):
+        """(t*, number of useful ranks, pivot) of Fragile SGD at the headline target."""
+        of = self.on_trees
+        return theory.fragile_step_seconds(self.noise_ratio, of.known, of.seconds_between)
+
     @property
     def equal(self):
-        """Whether all workers are equally fast in the long run."""
+        """Whether all workers are equally fast in the long run, and equally near where there is a server or a pivot."""
         cycles = self.machine.cycles
         return bool(cycles.max() <= cycles.min() * (1 + 1e-9))
 
@@ -58,13 +76,21 @@ class Outlook:
         case = (self.machine.cycles, 1.0, 1.0, self.constants["variance"], self.eps)
         return theory.asgd_seconds(*case) / theory.rennala_seconds(*case)[0]
 
+    @property
+    def gain_on_trees(self):
+        """By how much Fragile SGD's bound is below that of Minibatch SGD on the same graph."""
+        of = self.on_trees
+        case = (of.known, of.seconds_between, 1.0, 1.0, self.constants["variance"], self.eps)
+        return theory.tree_minibatch_seconds(*case) / theory.fragile_seconds(*case)
+
     @cached_property
     def own(self):
         """{label: the parameters that theory would take for the headline target}, where it says which."""
         if self.eps is None or self.machine is None:
             return {}
         methods = {cell.label: cell for cell in self.cells if cell.algorithm_name in FORMS}
-        forms = {label: FORMS[cell.algorithm_name](cell.algorithm, self.machine) for label, cell in methods.items()}
+        machines = {label: replace(self.machine, cell=cell) for label, cell in methods.items()}
+        forms = {label: FORMS[cell.algorithm_name](cell.algorithm, machines[label]) for label, cell in methods.items()}
         own = {label: form.own(self.constants["smoothness"], self.constants["variance"], self.eps)
                for label, form in forms.items()}  # fmt: skip
         return {label: parameters for label, parameters in own.items() if parameters}
@@ -93,12 +119,14 @@ def outlook(experiment):
     cells, seed, targets = experiment.cells(), experiment.settings.seeds[0], experiment.settings.targets
     constants, model_bytes = constants_of(experiment.problem, experiment.settings.workers, seed)
     modelled = [cell for cell in cells if cell.algorithm_name in FORMS and cell.compute and cell.clock != "native"]
-    modelled.sort(key=lambda cell: cell.algorithm.worker_number(0))  # those with a server first
+    machines = [Machine(cell, seed, model_bytes) for cell in modelled]
+    machines.sort(key=lambda machine: (machine.on_trees, machine.server is None))  # those with a server first
     return Outlook(
         experiment,
         cells,
         predictions(cells, seed),
-        Machine(modelled[0], seed, model_bytes) if modelled else None,
+        machines[0] if machines else None,
+        next((machine for machine in machines if machine.on_trees), None),
         constants,
         eps_of(targets.metric, targets.headline, constants),
     )
@@ -119,7 +147,7 @@ def warnings(view):
         known = view.experiment.settings.targets.metric in EPS
         why = "lies below what is taken for the minimum" if known else "has no ε"
         return [*found, f"The target {view.headline} {why}: theory says nothing about the time to it."]
-    return [*found, *inseparable(view), *against_asgd(view), *best_numbers(view)]
+    return [*found, *inseparable(view), *against_asgd(view), *against_tree_minibatch(view), *best_numbers(view)]
 
 
 def inseparable(view):
@@ -143,18 +171,35 @@ def inseparable(view):
 
 def against_asgd(view):
     """A sentence where asynchronous SGD is as good as the methods that improve on it."""
-    names = {cell.algorithm_name for cell in view.cells}
-    better = " and ".join(sorted(names & OPTIMAL))
-    if "async_sgd" in names and better and view.gain < 2:
+    better = " and ".join(sorted(view.names & OPTIMAL))
+    if "async_sgd" in view.names and better and view.gain < 2:
         yield (
             f"{better} can leave async_sgd behind only where workers are far more than σ²/ε, or far apart in speed: "
             f"with {view.machine.n} and σ²/ε = {view.noise_ratio:.3g} the bounds differ by a factor {view.gain:.2f}."
         )
 
 
+def against_tree_minibatch(view):
+    """A sentence where Minibatch SGD is as good on the graph as Fragile SGD, which improves on it."""
+    better, other = (" and ".join(sorted(view.names & group)) for group in (FRAGILE, TREE_MINIBATCH))
+    if better and other and view.gain_on_trees < 2:
+        yield (
+            f"{better} can leave {other} behind only where links are slow, or ranks far apart in speed: with "
+            f"{view.equilibrium[1]} of {view.on_trees.n} ranks useful at σ²/ε = {view.noise_ratio:.3g}, the bounds "
+            f"differ by a factor {view.gain_on_trees:.2f}."
+        )
+
+
 def best_numbers(view):
     """Sentences where the best number of workers is one, or all."""
-    n, names = view.machine.n, {cell.algorithm_name for cell in view.cells}
+    if view.on_trees and view.on_trees.n > 1 and view.equilibrium[1] == 1 and view.names & FRAGILE:
+        yield (
+            f"The pivot is enough at {view.headline}, where σ²/ε = {view.noise_ratio:.3g}: the others are too far away "
+            "to add speed; more noise, a lower target or faster links need them."
+        )
+    if not view.with_server:
+        return
+    n, names = view.machine.n, view.names
     if n > 1 and view.useful_workers == 1:
         yield (
             f"One worker is enough at {view.headline}, where σ²/ε = {view.noise_ratio:.3g}: the others add no speed, "
@@ -172,7 +217,8 @@ def best_numbers(view):
 
 def plain(view):
     """An Outlook as plain data, for `predict --json`."""
-    known = view.machine is not None and view.eps is not None
+    known = view.with_server and view.eps is not None
+    t, useful, pivot = view.equilibrium if view.on_trees and view.eps is not None else (None, None, None)
     targets = view.experiment.settings.targets
     return {
         "experiment": view.experiment.settings.name,
@@ -183,9 +229,12 @@ def plain(view):
             "metric": targets.metric,
             "value": targets.headline,
             "eps": view.eps,
-            "noise_ratio": view.noise_ratio if known else None,
+            "noise_ratio": view.noise_ratio if view.machine is not None and view.eps is not None else None,
             "best_quorum": view.best_quorum if known else None,
             "useful_workers": view.useful_workers if known else None,
+            "best_pivot": pivot,
+            "useful_ranks": useful,
+            "equilibrium_seconds": t,
         },
         "own_parameters": view.own,
         "cells": [
@@ -250,18 +299,23 @@ def introduction(view):
     settings, constants = view.experiment.settings, view.constants
     lines = [f"{settings.name}: {settings.workers} workers, seed {settings.seeds[0]}"]
     if view.machine is not None:
-        cycles = view.machine.cycles
+        times = view.machine.cycles if view.with_server else view.machine.h
+        what = "from gradient to gradient" if view.with_server else "a gradient"
         kind = "" if view.machine.fixed else ", on average"
-        lines[0] += f", {cycles.min():.4g} to {cycles.max():.4g} s from gradient to gradient{kind}"
+        lines[0] += f", {times.min():.4g} to {times.max():.4g} s {what}{kind}"
+    if view.on_trees is not None:
+        lines[0] += f", up to {view.on_trees.seconds_between.max():.4g} s from rank to rank"
     if constants["smoothness"] is not None:
         kind = "exact" if constants["exact"] else "estimated at the start"
         numbers = (constants[name] for name in ("smoothness", "gap", "variance"))
         lines.append("problem: L = {:.4g}, f(x0) - f* = {:.4g}, σ² = {:.4g} ({})".format(*numbers, kind))
     if view.eps is not None and view.machine is not None:
-        lines.append(
-            f"target: {view.headline}, ε = {view.eps:.4g}, σ²/ε = {view.noise_ratio:.4g}; best m of m-synchronous SGD "
-            f"{view.best_quorum}, useful workers {view.useful_workers}"
-        )
+        lines.append(f"target: {view.headline}, ε = {view.eps:.4g}, σ²/ε = {view.noise_ratio:.4g}")
+        if view.with_server:
+            lines[-1] += f"; best m of m-synchronous SGD {view.best_quorum}, useful workers {view.useful_workers}"
+        if view.on_trees is not None:
+            t, useful, pivot = view.equilibrium
+            lines[-1] += f"; best pivot {pivot} with {useful} useful ranks, t* = {t:.4g} s"
     return "\n".join(lines)
 
 

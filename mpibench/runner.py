@@ -15,7 +15,7 @@ import numpy
 from mpibench.journal import Journal
 from mpibench.node import COMPUTED, NEVER, SECOND, STOPPED, Cluster
 from mpibench.peers import Collector, PeerWatch, collect, together
-from mpibench.provenance import clock_resolution
+from mpibench.provenance import clock_resolution, peak_memory_bytes
 from mpibench.seeds import Purpose, generator
 from mpibench.watch import Watch
 
@@ -114,6 +114,13 @@ def cluster_of(cell, seed, problem, measured=None):
         ns = {pair: e.latency_ns + e.transmission(problem.model_bytes, 0) for pair, e in times.items()}
         return Network(graph, ns, [speed(number(rank)).mean_seconds for rank in range(cell.ranks)])
 
+    def held_up(rank):
+        """On the native clock, where else nothing is modelled: what stragglers and stalls add to a computation."""
+        i = number(rank)
+        factor, stall = cell.compute.factor(i), cell.compute.stall_of(i)
+        wait = stall.sampler(generator(seed, Purpose.COMPUTE, i)) if stall else lambda: 0
+        return lambda seconds: (factor - 1) * seconds + wait() / SECOND
+
     def lost(source, to):
         return cell.loss.edge(generator(seed, Purpose.LOSS, source, to)) if cell.loss.on(source, to) else None
 
@@ -125,6 +132,7 @@ def cluster_of(cell, seed, problem, measured=None):
         random=lambda rank: generator(seed, Purpose.METHOD, number(rank)),
         network=network,
         speed=speed,
+        held_up=held_up if cell.clock == "native" and cell.disturbed else None,
         newest_only=algorithm.newest_only,
         until=round(cell.stop.seconds * SECOND) if cell.stop.seconds else None,
     )
@@ -396,7 +404,8 @@ def once(comm, cell, seed, problem, measured, pace=None):
         clock |= {"start_seconds": engine.started / SECOND, "stop_seconds": engine.stopped / SECOND}
         clock |= {"offset_seconds": offset / SECOND, "round_trip_seconds": round_trip / SECOND}
         clock["drift"] = drift / max(1, engine.stopped)
-        local = (tally, rows, numpy.array(engine.lateness), engine.overruns, clock, watch.tallies(limit))
+        late = numpy.array(engine.lateness)
+        local = (tally, rows, late, engine.overruns, clock, watch.tallies(limit), peak_memory_bytes())
     everybody = [entry for entry in comm.gather(local, root) or [] if entry is not None]
     if of_the_mean(cell):
         snapshots = snapshots_of_the_mean(comm, cell, problem, watch, states, limit)
@@ -421,6 +430,7 @@ def once(comm, cell, seed, problem, measured, pace=None):
         snapshots[-1] = replace(snapshots[-1], counters=totals)
     result = result_of(cell, problem, seen, tallies, engine.end / SECOND)
     result.ranks["bytes_handed_to_mpi"] = numpy.array([tally.handed_to_mpi for tally in tallies])
+    result.ranks["peak_memory_bytes"] = numpy.array([entry[6] for entry in everybody])  # of the process so far
     result.clock = {name: numpy.array([entry[4][name] for entry in everybody]) for name in everybody[0][4]}
     result.clock["start_spread_seconds"] = float(numpy.ptp(result.clock["start_seconds"]))
     if cell.clock == "emulated":

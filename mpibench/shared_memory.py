@@ -19,7 +19,7 @@ class SharedModel:
         return self.additions, self.vector * 1
 
     def add(self, v):
-        """Add v where it is not zero; an addition that another rank makes to the same component meanwhile may be lost."""
+        """Add v where it is not zero; another rank's addition to the same component meanwhile may get lost."""
         touched = v != 0
         if touched.all():
             self.vector += v

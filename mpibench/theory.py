@@ -95,6 +95,15 @@ def malenia_seconds(h, L, D, s2, eps):
     return L * D / eps * float(numpy.max(h) + numpy.mean(h) * s2 / (len(h) * eps))
 
 
+def m_sync_excess(m):
+    """How much slower than the m fastest workers in the optimal method m-synchronous SGD can be at most:
+
+    min_{j<=m} h_j (1 + s/j) <= harmonic_number(m) (m + s) / Σ_{i<=m} 1/h_i for every s >= 0. Derived: with the j <= m
+    of the largest j/h_j, 1/h_i <= (j/h_j)/i for all i <= m, hence h_j/j <= harmonic_number(m) / Σ 1/h_i.
+    """
+    return harmonic_number(m)
+
+
 # The same on a network, whose links carry a vector in their time and no other meanwhile.
 
 
@@ -158,15 +167,6 @@ def mesh_seconds(n, dimensions, seconds, edge_seconds, L, D, s2, eps):
 def line_seconds(n, seconds, edge_seconds, L, D, s2, eps):
     """The same on a line: X = sqrt(ρ hσ²/eps) where neither one worker nor all of them do best (Fragile)."""
     return mesh_seconds(n, 1, seconds, edge_seconds, L, D, s2, eps)
-
-
-def m_sync_excess(m):
-    """How much slower than the m fastest workers in the optimal method m-synchronous SGD can be at most:
-
-    min_{j<=m} h_j (1 + s/j) <= harmonic_number(m) (m + s) / Σ_{i<=m} 1/h_i for every s >= 0. Derived: with the j <= m
-    of the largest j/h_j, 1/h_i <= (j/h_j)/i for all i <= m, hence h_j/j <= harmonic_number(m) / Σ 1/h_i.
-    """
-    return harmonic_number(m)
 
 
 # Parameters, and the number of updates to a target.

@@ -231,4 +231,9 @@ def step_factor(pull, push):
     that the mean objective sees is this factor times the step size: 1 where both are doubly stochastic, n where u and p
     both sit on the root of a tree.
     """
-    return float(pull.size * (left_perron(pull) @ right_perron(push)))
+    if pull.doubly_stochastic and push.doubly_stochastic:
+        return 1.0
+    known = vars(pull).setdefault("_step_factors", {})  # all ranks ask
+    if id(push) not in known:
+        known[id(push)] = push, float(pull.size * (left_perron(pull) @ right_perron(push)))
+    return known[id(push)][1]

@@ -208,7 +208,9 @@ def simulated(path, out, **changes):
     return results(out)
 
 
-def same(path, reference, groups=("trace", "updates", "bytes", "ranks"), but=("bytes_handed_to_mpi",)):
+def same(
+    path, reference, groups=("trace", "updates", "bytes", "ranks"), but=("bytes_handed_to_mpi", "peak_memory_bytes")
+):
     """The two files hold the same bits in these groups, and the same hashes of events and model."""
     with h5py.File(path) as a, h5py.File(reference) as b:
         for name in ("event_hash", "model_hash", "outcome", "seconds", "seed", "parameters"):
@@ -550,3 +552,29 @@ def test_native_ranks_share_the_model_of_hogwild(launch, job):
         assert sum(used) - 1000 < iterations[-1] <= sum(used)
         assert file["trace/loss"][-1] < file["trace/loss"][0] - 1
         assert file["ranks/messages_sent"][:].sum() == 0
+
+
+def test_a_rank_a_hundred_times_slower_is_not_flooded(launch, job):
+    # models of 2 MB: what the fast ranks send in the meantime would be gigabytes
+    methods = [("r_fast", "stepsize = 0.01\n"), ("ad_psgd", "stepsize = 0.01\n"),
+               ("osgp", 'stepsize = 0.01\npeers = "graph"\n')]  # fmt: skip
+    tables = [f'[[algorithm]]\nname = "{name}"\n{more}' for name, more in methods]
+    slow = 'compute = { profile = "equal", straggler = { workers = [2], factor = 100.0 } }'
+    profile = 'compute = { profile = "sqrt", unit_seconds = 1.0 }'
+    shape = (
+        ("workers = 2", "workers = 3"),
+        ("updates = 20", "seconds = 2.0"),
+        ("dimension = 29", "dimension = 250_000"),
+    )
+    job(*shape, (profile, slow), methods='[graph]\nname = "ring"\n' + "".join(tables))
+    done = launch((3, *RUN, "job.toml", *NATIVE))
+    assert (done.code, done.err) in ((0, ""), (MISSED, "")), done
+    for (name, _), path in results(Path("results")).items():
+        with h5py.File(path) as file:
+            gradients, memory = file["ranks/gradients"][:], file["ranks/peak_memory_bytes"][:]
+            edges = zip(file["bytes/edges/destination"], file["bytes/edges/messages"], strict=True)
+            to_the_slow_one = sum(int(count) for to, count in edges if to == 1)
+        if name != "osgp":  # which waits for its neighbours, the slow one too
+            assert gradients[0] > 5 * gradients[1]
+        assert memory[1] < min(memory[0], memory[2]) + 100e6, (name, memory)
+        assert to_the_slow_one <= 2 * (gradients[0] + gradients[2]) + 10  # R-FAST has two kinds of messages

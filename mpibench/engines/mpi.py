@@ -145,6 +145,7 @@ class MPIEngine(Agenda):
             self.bell = Doorbell(part)
             node = self.node = Node(self, part.rank, cluster)
             node.journal = journal
+            self.held_up = cluster.held_up and cluster.held_up(part.rank)
             if cluster.until is not None:
                 self.limit = (cluster.until, NEVER)
             self.heartbeat = time.perf_counter_ns()
@@ -316,6 +317,8 @@ class MPIEngine(Agenda):
         start = time.perf_counter()
         if not computation.cancelled:
             computation.evaluate()
+            if self.held_up is not None:
+                time.sleep(self.held_up(time.perf_counter() - start))
         self.finished.append((computation, time.perf_counter() - start))
 
     def link(self, node, to):
