@@ -5,7 +5,6 @@ Every number is that of a run, and summarised over runs. A network method is one
 workers.
 """
 
-import json
 import math
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics
+from analysis.columns import of_method, summary, with_interval
 from analysis.errors import InvalidInput
 from analysis.notes import provenance
 from analysis.races import Race
@@ -119,34 +119,20 @@ def _by_edge(ages):
 
 def _row(race, method):
     """One row of the CSV."""
-    runs, first = method.counted, method.runs[0]
+    runs = method.counted
     ranks = [ranks_of(run) for run in runs]
     found = pd.DataFrame([numbers(*pair) for pair in zip(runs, ranks, strict=True)], columns=NUMBERS)
     ages = pd.concat([of_run.ages for of_run in ranks]) if ranks else pd.DataFrame(columns=AGES)
     means = _by_edge(ages)
     return {
-        "experiment": race.experiment,
-        "engine": race.engine,
-        "clock": race.clock,
-        "setting": race.setting,
-        "method": method.label,
-        "algorithm": first.algorithm,
-        "cell": first.cell,
-        "parameters": json.dumps(first.parameters),
+        **of_method(race, method),
         "n": len(runs),
         "with_consensus_at_target": int(found["consensus_at_target"].notna().sum()),
-        **{key: value for name in NUMBERS for key, value in _summary(name, found[name].dropna()).items()},
+        **{key: value for name in NUMBERS for key, value in summary(name, found[name].dropna()).items()},
         "age_max": float(ages["age_max"].max()) if len(ages) else math.nan,
         "worst_edge": "{} to {}".format(*means.idxmax()) if len(means) and means.max() > means.min() else "",
         "seeds": " ".join(str(run.seed) for run in runs),
     }
-
-
-def _summary(name, values):
-    """The median over runs and its interval, as columns."""
-    low, high = statistics.median_interval(values)
-    middle = float(statistics.median(values)) if len(values) else math.nan
-    return {name: middle, f"{name}_low": low, f"{name}_high": high}
 
 
 def sheet(network):
@@ -166,18 +152,18 @@ def _cells(network):
     shown["method"] = [row.method for row in rows]
     shown["n"] = [str(row.n) for row in rows]
     if network.rows["consensus_final"].notna().any():
-        shown["consensus at the end"] = [_with_interval(row, "consensus_final") for row in rows]
+        shown["consensus at the end"] = [with_interval(row, "consensus_final") for row in rows]
         if targets := network.race.targets:
             shown[f"at {targets.metric} {targets.headline:g}"] = [_at_target(row) for row in rows]
     for name in ("most", "least"):
-        shown[f"gradients, {name} / mean"] = [_with_interval(row, f"gradients_{name}") for row in rows]
+        shown[f"gradients, {name} / mean"] = [with_interval(row, f"gradients_{name}") for row in rows]
     return shown
 
 
 def _at_target(row):
     """The consensus there, and of how many runs, where these are not all."""
     k, n = row.with_consensus_at_target, row.n
-    return " ".join([_with_interval(row, "consensus_at_target"), *([f"({k}/{n} runs)"] if 0 < k < n else [])])
+    return " ".join([with_interval(row, "consensus_at_target"), *([f"({k}/{n} runs)"] if 0 < k < n else [])])
 
 
 def _ages(network):
@@ -185,8 +171,8 @@ def _ages(network):
     rows = [row for _, row in network.rows.iterrows() if not math.isnan(row.age_mean)]
     shown = pd.DataFrame()
     shown["method"] = [row.method for row in rows]
-    shown["age, mean"] = [_with_interval(row, "age_mean") for row in rows]
-    shown["on the worst edge"] = [_with_interval(row, "age_worst_edge") for row in rows]
+    shown["age, mean"] = [with_interval(row, "age_mean") for row in rows]
+    shown["on the worst edge"] = [with_interval(row, "age_worst_edge") for row in rows]
     shown["which is"] = [row.worst_edge for row in rows]
     shown["max"] = [f"{row.age_max:g}" for row in rows]
     return shown
@@ -198,19 +184,11 @@ def _traffic(network):
     shown = pd.DataFrame()
     shown["method"] = [row.method for row in rows]
     for name, title in (("mean", "MB sent by a rank, mean"), ("most", "most")):
-        shown[title] = [_with_interval(row, f"bytes_{name}", lambda size: number(size / 1e6)) for row in rows]
+        shown[title] = [with_interval(row, f"bytes_{name}", lambda size: number(size / 1e6)) for row in rows]
     if network.rows["messages_lost"].notna().any():
-        shown["messages lost"] = [_with_interval(row, "messages_lost") for row in rows]
-        shown["of those sent"] = [_with_interval(row, "lost_share") for row in rows]
+        shown["messages lost"] = [with_interval(row, "messages_lost") for row in rows]
+        shown["of those sent"] = [with_interval(row, "lost_share") for row in rows]
     return shown
-
-
-def _with_interval(row, name, shown=number):
-    """The median over runs, with its interval where there is one; the note says from how many runs on."""
-    if math.isnan(row[name]):
-        return ""
-    middle, low, high = (shown(row[key]) for key in (name, f"{name}_low", f"{name}_high"))
-    return middle if math.isnan(row[f"{name}_low"]) else f"{middle} [{low}, {high}]"
 
 
 def _notes(network):

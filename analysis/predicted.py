@@ -5,7 +5,6 @@ is theory's number of updates times that, and holds up to a constant that may di
 compared are ratios between methods, and how the time grows from target to target.
 """
 
-import json
 import math
 from dataclasses import dataclass
 
@@ -13,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics, tables, typeset
+from analysis.columns import of_method, summary, with_open_interval
 from analysis.errors import InvalidInput
 from analysis.notes import provenance
 from analysis.races import Race
-from analysis.rounding import interval, number
+from analysis.rounding import number
 from analysis.sheets import Sheet
 from analysis.time_to_target import time_to_target
 
@@ -82,24 +82,16 @@ def _pace(race, method):
     said = [run.prediction for run in method.counted if run.prediction]
     least, expected, most = (_middle([getattr(p, name) for p in said]) for name in ("least", "expected", "most"))
     ratios = [seconds / run.prediction.expected for run, seconds, _ in runs if run.prediction]
-    first = method.runs[0]
     return {
-        "experiment": race.experiment,
-        "engine": race.engine,
-        "clock": race.clock,
-        "setting": race.setting,
-        "method": method.label,
-        "algorithm": first.algorithm,
-        "cell": first.cell,
-        "parameters": json.dumps(first.parameters),
+        **of_method(race, method),
         "n": len(runs),
         "predicted": len(said),
-        **_spread("update_seconds", measured),
+        **summary("update_seconds", measured),
         "counted_updates": updates,
         "least": least,
         "expected": expected,
         "most": most,
-        **_spread("update_seconds_to_expected", [ratio for ratio in ratios if not math.isnan(ratio)]),
+        **summary("update_seconds_to_expected", [ratio for ratio in ratios if not math.isnan(ratio)]),
         "outside": _outside(runs, least, most),
         **_constant(method),
         **{name: _middle([p.constants.get(name, math.nan) for p in said]) for name in CONSTANTS},
@@ -114,12 +106,6 @@ def _middle(values):
     """The median of what is known."""
     known = [value for value in values if not math.isnan(value)]
     return float(statistics.median(known)) if known else math.nan
-
-
-def _spread(name, values):
-    """The median over runs and its interval, as columns."""
-    low, high = statistics.median_interval(values)
-    return {name: _middle(values), f"{name}_low": low, f"{name}_high": high}
 
 
 def _outside(runs, least, most):
@@ -147,7 +133,7 @@ def _constant(method):
     For each run the geometric mean of measured / predicted over the targets that every run met, then the median over
     runs; `constant_error` is the largest factor by which a target's median departs from it. nan below two targets.
     """
-    nothing = _spread("constant", []) | {"constant_targets": 0, "constant_error": math.nan}
+    nothing = summary("constant", []) | {"constant_targets": 0, "constant_error": math.nan}
     runs = [run for run in method.counted if run.prediction]
     if not runs or runs[0].targets is None:
         return nothing
@@ -159,7 +145,7 @@ def _constant(method):
             ratios.append(times / predicted)
     if len(ratios) < 2:
         return nothing
-    fitted = _spread("constant", np.exp(np.log(ratios).mean(axis=0)))
+    fitted = summary("constant", np.exp(np.log(ratios).mean(axis=0)))
     departures = np.abs(np.log(statistics.median(np.array(ratios)) / fitted["constant"]))
     return fitted | {"constant_targets": len(ratios), "constant_error": float(np.exp(departures.max()))}
 
@@ -199,7 +185,7 @@ def _pace_cells(comparison):
     shown[f"{comparison.race.clock} seconds per update"] = [_measured(row) for row in rows]
     shown["expected"] = [_or_blank(row.expected) if row.predicted else "no prediction" for row in rows]
     shown["least to most"] = [_bounds(row) for row in rows]
-    shown["measured / expected"] = [_with_interval(row, "update_seconds_to_expected") for row in rows]
+    shown["measured / expected"] = [with_open_interval(row, "update_seconds_to_expected") for row in rows]
     shown["bounds"] = [row.outside.upper() or ("kept" if _bounds(row) and row.n else "") for row in rows]
     return shown
 
@@ -211,15 +197,7 @@ def _measured(row):
         return (
             f"{', '.join(number(float(point)) for point in row.update_seconds_of_seeds.split())}; {typeset.TOO_SMALL}"
         )
-    return _with_interval(row, "update_seconds")
-
-
-def _with_interval(row, name):
-    """The median with its interval where there is one; the note says from how many runs on."""
-    if math.isnan(row[name]):
-        return ""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return number(row[name]) + ("" if math.isnan(low) else f" {interval(low, high)}")
+    return with_open_interval(row, "update_seconds")
 
 
 def _bounds(row):
@@ -253,7 +231,7 @@ def _constant_cells(comparison):
     rows = [row for _, row in comparison.paces.iterrows() if row.predicted]
     shown = pd.DataFrame()
     shown["method"] = [row.method for row in rows]
-    shown["constant"] = [_with_interval(row, "constant") for row in rows]
+    shown["constant"] = [with_open_interval(row, "constant") for row in rows]
     shown["targets"] = [str(row.constant_targets) if row.constant_targets else "" for row in rows]
     shown["off by at most"] = [
         "" if math.isnan(row.constant_error) else f"x{number(row.constant_error)}" for row in rows

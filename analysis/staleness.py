@@ -4,7 +4,6 @@ was behind when the server took them up or threw them away.
 Percentiles are those of a run, and summarised over runs; the histogram pools the gradients of all runs.
 """
 
-import json
 import math
 from dataclasses import dataclass
 
@@ -12,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics
+from analysis.columns import of_method, summary, with_interval
 from analysis.errors import InvalidInput
 from analysis.notes import provenance
 from analysis.races import Race
-from analysis.rounding import number
 from analysis.sheets import Sheet
 
 LIMITS = ("threshold", "max_staleness")  # parameters that limit staleness
@@ -80,25 +79,18 @@ def _row(race, method):
     waited = [run.updates["staleness_seconds"] for run in runs if len(run.updates.get("staleness_seconds", ()))]
     largest = [int(np.flatnonzero(run.staleness)[-1]) for run in runs]
     return {
-        "experiment": race.experiment,
-        "engine": race.engine,
-        "clock": race.clock,
-        "setting": race.setting,
-        "method": method.label,
-        "algorithm": first.algorithm,
-        "cell": first.cell,
-        "parameters": json.dumps(first.parameters),
+        **of_method(race, method),
         "limit": math.nan if limit is None else float(limit),
         "n": len(runs),
         "gradients": sum(int(run.staleness.sum()) for run in runs),
-        **_summary("staleness_median", [percentile(run.staleness, 50) for run in runs]),
-        **_summary("staleness_p99", [percentile(run.staleness, 99) for run in runs]),
+        **summary("staleness_median", [percentile(run.staleness, 50) for run in runs]),
+        **summary("staleness_p99", [percentile(run.staleness, 99) for run in runs]),
         "staleness_max": max(largest, default=math.nan),
         "open_from": min((len(run.staleness) - 1 for run in runs if run.staleness_open), default=math.inf),
-        **_summary("discarded_share", [run.trace["discarded"].iloc[-1] / run.staleness.sum() for run in runs]),
+        **summary("discarded_share", [run.trace["discarded"].iloc[-1] / run.staleness.sum() for run in runs]),
         "updates_recorded": len(waited),
-        **_summary("staleness_seconds_median", [_quantile(seconds, 0.5) for seconds in waited]),
-        **_summary("staleness_seconds_p99", [_quantile(seconds, 0.99) for seconds in waited]),
+        **summary("staleness_seconds_median", [_quantile(seconds, 0.5) for seconds in waited]),
+        **summary("staleness_seconds_p99", [_quantile(seconds, 0.99) for seconds in waited]),
         "seeds": " ".join(str(run.seed) for run in runs),
     }
 
@@ -106,13 +98,6 @@ def _row(race, method):
 def _quantile(values, q):
     """As `percentile`: no interpolation."""
     return float(np.quantile(values, q, method="inverted_cdf"))
-
-
-def _summary(name, values):
-    """The median over runs and its interval, as columns."""
-    low, high = statistics.median_interval(values)
-    middle = float(statistics.median(values)) if len(values) else math.nan
-    return {name: middle, f"{name}_low": low, f"{name}_high": high}
 
 
 def sheet(staleness):
@@ -132,9 +117,9 @@ def _cells(staleness):
         shown["threshold"] = ["" if math.isnan(row.limit) else f"{row.limit:g}" for row in rows]
     shown["gradients"] = [str(row.gradients) for row in rows]
     for name in ("median", "p99"):
-        shown[name] = [_with_interval(row, f"staleness_{name}", _updates(row)) for row in rows]
+        shown[name] = [with_interval(row, f"staleness_{name}", _updates(row)) for row in rows]
     shown["max"] = [_updates(row)(row.staleness_max) for row in rows]
-    shown["discarded share"] = [_with_interval(row, "discarded_share") for row in rows]
+    shown["discarded share"] = [with_interval(row, "discarded_share") for row in rows]
     return shown
 
 
@@ -146,16 +131,8 @@ def _seconds(staleness):
     shown["n"] = [str(row.updates_recorded) for row in rows]
     for name in ("median", "p99"):
         title = f"{staleness.race.clock} seconds, {name}"
-        shown[title] = [_with_interval(row, f"staleness_seconds_{name}") for row in rows]
+        shown[title] = [with_interval(row, f"staleness_seconds_{name}") for row in rows]
     return shown
-
-
-def _with_interval(row, name, shown=number):
-    """The median over runs, with its interval where there is one; the note says from how many runs on."""
-    if math.isnan(row[name]):
-        return ""
-    middle, low, high = (shown(row[key]) for key in (name, f"{name}_low", f"{name}_high"))
-    return middle if math.isnan(row[f"{name}_low"]) else f"{middle} [{low}, {high}]"
 
 
 def _updates(row):

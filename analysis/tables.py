@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics
+from analysis.columns import summary
 from analysis.errors import InvalidInput
 from analysis.races import Race
 from analysis.time_to_target import time_to_target
@@ -119,12 +120,12 @@ def _row(race, method, target, base, hits):
         "reached": reached,
         "reached_low": reached_low,
         "reached_high": reached_high,
-        **_summary("seconds", times),
+        **summary("median_seconds", times),
         "granularity_seconds": max(
             (hit.granularity_seconds for hit in own.values() if not hit.censored), default=math.nan
         ),
-        **_summary("gradients", [hit.gradients for hit in own.values()]),
-        **_summary("bytes", [hit.bytes for hit in own.values()]),
+        **summary("median_gradients", [hit.gradients for hit in own.values()]),
+        **summary("median_bytes", [hit.bytes for hit in own.values()]),
         **{f"predicted_{unit}": predicted(method, unit, target) for unit in ("updates", "seconds")},
         "target_lost": sum(hit.target_lost for hit in own.values()),
         "stopped_from_outside": len(method.runs) - len(times),
@@ -146,14 +147,6 @@ def predicted(method, unit, target):
     said = [getattr(run.prediction, unit).get(target, math.nan) for run in method.counted if run.prediction]
     said = [value for value in said if not math.isnan(value)]
     return float(statistics.median(said)) if said else math.nan
-
-
-def _summary(unit, values):
-    """The median and its interval, as columns."""
-    if not len(values):
-        return {f"median_{unit}": math.nan, f"median_{unit}_low": math.nan, f"median_{unit}_high": math.nan}
-    low, high = statistics.median_interval(values)
-    return {f"median_{unit}": float(statistics.median(values)), f"median_{unit}_low": low, f"median_{unit}_high": high}
 
 
 def _comparison(method, base, target, hits):

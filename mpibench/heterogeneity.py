@@ -42,12 +42,31 @@ class Way:
             raise InvalidInput("links take bandwidth_bytes_per_second or vector_seconds, not both")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Hosts:
+    """Ranks 0..ranks - 1 share a host, the next `ranks` another one, and so on. Each host's way to the others has a
+    bandwidth, of which every rank has an equal part, whether the others use theirs or not."""
+
+    ranks: Count
+    bandwidth_bytes_per_second: BytesPerSecond
+
+    def part(self, source, to):
+        """Bytes per second that an edge may have at most."""
+        return self.bandwidth_bytes_per_second / self.ranks if source // self.ranks != to // self.ranks else math.inf
+
+
 @dataclass(frozen=True)
 class Links(Way):
     """All links; messages from the server take `down` where it is given, which is complete in itself: keys that it
-    lacks have their defaults, not the values of the other direction."""
+    lacks have their defaults, not the values of the other direction. `hosts` limits what leaves a host."""
 
     down: Way | None = None
+    hosts: Hosts | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.hosts is not None and any(way is not None and way.vector_seconds for way in (self, self.down)):
+            raise InvalidInput("links with hosts take bandwidth_bytes_per_second, not vector_seconds")
 
     def edge(self, source, to, server, model_bytes, graph=None):
         """The Edge from rank `source` to rank `to`.
@@ -62,7 +81,9 @@ class Links(Way):
             latency = own.latency_seconds
         if own is not None and (own.bandwidth_bytes_per_second, own.vector_seconds) != (None, None):
             bandwidth, vector = own.bandwidth_bytes_per_second, own.vector_seconds
-        if bandwidth is not None:
+        if self.hosts is not None and not vector:
+            bandwidth = min(bandwidth or math.inf, self.hosts.part(source, to))
+        if bandwidth is not None and bandwidth < math.inf:
             return Edge(nanoseconds(latency), False, lambda vectors, other: nanoseconds((vectors + other) / bandwidth))
         if vector:
             return Edge(nanoseconds(latency), False, lambda vectors, other: nanoseconds(vectors / model_bytes * vector))

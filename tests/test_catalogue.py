@@ -26,8 +26,8 @@ def test_every_file_is_found_summed_up_loaded_and_described(kind):
         assert summary == sys.modules[cls.__module__].__doc__.splitlines()[0] != ""
         text = catalogue.describe(name)
         assert text.startswith(f"{name} ({kind})\n\n{summary}")
-        for field in fields(cls):
-            assert f"\n  {field.name} " in text
+        for parameter in fields(cls):
+            assert f"\n  {parameter.name} " in text
 
 
 def test_a_class_is_found_whatever_the_case_of_its_name():

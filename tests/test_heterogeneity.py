@@ -15,7 +15,7 @@ from mpibench.algorithm import Decentralized
 from mpibench.engines.simulation import Simulation
 from mpibench.errors import InvalidInput
 from mpibench.experiment import plain
-from mpibench.heterogeneity import Burst, Links, Loss, Way
+from mpibench.heterogeneity import Burst, Hosts, Links, Loss, Way
 from mpibench.runner import cluster_of
 from mpibench.seeds import Purpose, generator
 from mpibench.topology import Graph, Link
@@ -305,3 +305,20 @@ def test_an_edge_that_the_graph_lacks_is_refused(talk):
 def test_impossible_numbers_are_out_of_range(cls, table):
     with pytest.raises(ValidationError):
         TypeAdapter(cls).validate_python(table)
+
+
+def test_hosts_share_what_leaves_them():
+    hosts = Hosts(ranks=4, bandwidth_bytes_per_second=4e6)
+    links = Links(latency_seconds=1e-3, hosts=hosts)
+    inside, outside = (links.edge(0, to, None, 8) for to in (3, 4))
+    assert (inside.latency_ns, inside.instant) == (10**6, True)
+    assert (outside.latency_ns, outside.instant, outside.transmission(1000, 0)) == (10**6, False, 10**6)  # at 1 MB/s
+    slower = Links(bandwidth_bytes_per_second=5e5, hosts=hosts)
+    assert [slower.edge(2, to, None, 8).transmission(1000, 0) for to in (1, 7)] == [2 * 10**6] * 2
+    faster = Links(bandwidth_bytes_per_second=1e8, hosts=hosts)
+    assert [faster.edge(5, to, None, 8).transmission(1000, 0) for to in (6, 0)] == [10**4, 10**6]
+
+
+def test_hosts_go_with_bandwidth_only():
+    with pytest.raises(InvalidInput, match="links with hosts take bandwidth_bytes_per_second, not vector_seconds"):
+        Links(vector_seconds=1.0, hosts=Hosts(ranks=2, bandwidth_bytes_per_second=1e6))
