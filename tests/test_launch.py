@@ -578,3 +578,48 @@ def test_a_rank_a_hundred_times_slower_is_not_flooded(launch, job):
             assert gradients[0] > 5 * gradients[1]
         assert memory[1] < min(memory[0], memory[2]) + 100e6, (name, memory)
         assert to_the_slow_one <= 2 * (gradients[0] + gradients[2]) + 10  # R-FAST has two kinds of messages
+
+
+CONSERVING = """
+    # mpibench that holds R-FAST's law on every rank at every iteration: what a rank has of the mass, and has pushed
+    # beyond what it received, is its gradient. Summed over ranks it is the law with all that is under way.
+    import os, sys
+    import numpy
+    from mpibench.peers import PeerWatch
+
+    call, seen = PeerWatch.__call__, []
+
+    def checked(self, t, x):
+        names = sys._getframe(1).f_locals
+        if names.get("t"):
+            mass = names["mass"]
+            terms = [names["z"], *mass.pushed.values(), *(-1.0 * r for r in mass.received.values()), -1.0 * names["g"]]
+            terms = [numpy.asarray(term, float) for term in terms]
+            largest = max(float(numpy.abs(term).max()) for term in terms)
+            assert float(numpy.abs(sum(terms)).max()) <= 1e-12 * largest, (self.node.rank, t)
+            seen.append(t)
+            with open(f"seen-{self.node.rank}", "w") as file:
+                file.write(str(len(seen)))
+        return call(self, t, x)
+
+    PeerWatch.__call__ = checked
+"""
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3])
+def test_r_fast_conserves_its_mass_over_mpi(launch, job, script, tmp_path, probability):
+    loss = f'loss = {{ probability = {probability}, max_consecutive = 5 }}\n[graph]\nname = "ring"\n'
+    links = ("vector_seconds = 0.5", "latency_seconds = 0.002, vector_seconds = 0.003")
+    shape = (("workers = 2", "workers = 4"), ("updates = 20", "updates = 40"), OF_THE_MEAN, links)
+    job(
+        *shape,
+        ("unit_seconds = 1.0", "unit_seconds = 0.01"),
+        methods=loss + '[[algorithm]]\nname = "r_fast"\nstepsize = 0.3\n',
+    )
+    done = launch((4, *script(CONSERVING), "job.toml", *MPI))
+    assert (done.code, done.err) in ((0, ""), (MISSED, "")), done
+    counts = [int((tmp_path / f"seen-{rank}").read_text()) for rank in range(4)]
+    assert counts[0] >= 40 and min(counts) >= 15
+    (path,) = results(Path("results")).values()
+    with h5py.File(path) as file:
+        assert (file["ranks/messages_lost"][:].sum() > 0) if probability else ("messages_lost" not in file["ranks"])

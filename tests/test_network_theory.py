@@ -54,8 +54,8 @@ def test_ways_have_directions():
     assert theory.fragile_step_seconds(60, [1.0, 1.0], ways) == (43.0, 2, 0)
     assert theory.fragile_lower_seconds([1.0, 1.0], ways, 1, 1, 60, 1) == pytest.approx(30 / (math.log(2) + 1))
     assert theory.fragile_lower_seconds([1.0, 9.0], ways, 1, 1, 60, 1) == pytest.approx(54 / (math.log(2) + 1))
-    # worker 1 is the fast one, and its gradients need 40 s to rank 0, which is not the pivot
-    assert theory.fragile_step_seconds(60, [9.0, 1.0], ways) == (54.0, 2, 0)[:0] + (pytest.approx(54.0), 2, 0)
+    # a gradient in 9 s beside one in 1 s: 60 / (1 + 1/9) is more than the way
+    assert theory.fragile_step_seconds(60, [9.0, 1.0], ways) == (pytest.approx(54.0), 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -212,8 +212,8 @@ def test_every_method_on_trees_has_its_form():
 @pytest.mark.parametrize(
     ("name", "parameters", "seconds", "graph", "expected"),
     [
-        # x^0 is at ranks 0, 1, 2 at 0, 1, 2 s; gradients are at the pivot at 4, 8; 5, 8; 6, 8 if they never wait, and at
-        # 4, 8; 7, 10; 10, 12 if every link makes them wait
+        # x^0 is at ranks 0, 1, 2 at 0, 1, 2 s; gradients are at the pivot at 4, 8; 5, 8; 6, 8 if they never wait, and
+        # at 4, 8; 7, 10; 10, 12 if every link makes them wait
         ("fragile", {"batch": 1, "pivot": 0}, [4, 3, 2], LINE, [4, 4, 4]),
         ("fragile", {"batch": 2, "pivot": 0}, [4, 3, 2], LINE, [5, None, 7]),
         ("fragile", {"batch": 3, "pivot": 0}, [4, 3, 2], LINE, [6, None, 8]),
@@ -315,7 +315,7 @@ def test_tree_minibatch_is_counted_with_the_times_of_the_seed(profile, graph):
         least, expected, most = predicted(cell, seed=3)
         assert (least is not None) == (most is not None) == (profile == "kept")  # times that stay as they are
         if name == "fragile":
-            assert expected is None
+            assert expected is None or profile == "kept"
             continue
         form, machine = prediction.form_of(cell, 3)
         counted = []
@@ -340,7 +340,7 @@ def test_e_fragile_takes_what_is_predicted_and_gains_where_links_are_slow():
         (_, expected, _) = predicted(other)
         assert steps(other) == pytest.approx([expected] * 2) == [1 + 20 * rho] * 2  # 10 edges there and back
         ratios.append(numpy.mean(seconds) / expected)
-    assert ratios[0] > 2 * ratios[1] > 4 * ratios[2]
+    assert 1 > ratios[0] > 1.5 * ratios[1] > 3 * ratios[2]
 
 
 # Predictions on paper: targets, parameters and warnings.
@@ -361,6 +361,8 @@ noise = 0.5
 [heterogeneity]
 compute = { profile = "equal" }
 links = { vector_seconds = 10.0 }
+"""
+MESH = """
 [graph]
 name = "mesh"
 rows = 10
@@ -377,9 +379,10 @@ FRAGILE, IDEAL, EAGER, AMELIE, RENNALA = (
 def viewed(tmp_path):
     """A function that gives the Outlook of these methods on the mesh, with settings of --set."""
 
-    def of(*methods, **overrides):
-        (tmp_path / "job.toml").write_text(JOB + "".join(methods))
-        return outlook.outlook(load(tmp_path / "job.toml", [f"{k.replace('__', '.')}={v}" for k, v in overrides.items()]))
+    def of(*methods, graph=MESH, **overrides):
+        (tmp_path / "job.toml").write_text(JOB + graph + "".join(methods))
+        given = [f"{key.replace('__', '.')}={value}" for key, value in overrides.items()]
+        return outlook.outlook(load(tmp_path / "job.toml", given))
 
     return of
 
@@ -407,11 +410,14 @@ def test_theory_takes_its_own_pivot_and_batch(viewed):
 
 
 def test_a_server_beside_trees_has_its_own_numbers(viewed):
-    view = viewed(FRAGILE, RENNALA)
+    # without a [graph] every rank has an edge to every other: 20 s there and back, until then the pivot is alone
+    view = viewed(FRAGILE, RENNALA, graph="", experiment__workers=9)
     shown = outlook.plain(view)["headline"]
-    assert shown["useful_ranks"] == 3 and shown["useful_workers"] == 100
-    assert "best m of m-synchronous SGD 100, useful workers 100; best pivot 0" in outlook.text_of(view)
-    alone = viewed(RENNALA)
+    assert (shown["best_pivot"], shown["useful_ranks"], shown["equilibrium_seconds"]) == (0, 3, 20.0)
+    assert shown["useful_workers"] == shown["best_quorum"] == 9  # they are all 21 s away
+    assert "best m of m-synchronous SGD 9, useful workers 9; best pivot 0 with 3 useful" in outlook.text_of(view)
+    assert "21 to 21 s from gradient to gradient, up to 10 s from rank to rank" in outlook.text_of(view)
+    alone = viewed(RENNALA, graph="")
     assert alone.on_trees is None and "pivot" not in outlook.text_of(alone)
     assert outlook.plain(alone)["headline"]["best_pivot"] is None
 
@@ -434,8 +440,8 @@ def test_fast_links_separate_nothing(viewed):
     (text,) = outlook.warnings(viewed(FRAGILE, EAGER, IDEAL, **FAST))
     # max(0.18, 1) (1 + 50.56/100) against max(1, 50.56/100)
     assert text == (
-        "fragile can leave tree_minibatch and tree_minibatch_eager behind only where links are slow, or ranks far apart "
-        "in speed: with 51 of 100 ranks useful at σ²/ε = 50.6, the bounds differ by a factor 1.51."
+        "fragile can leave tree_minibatch and tree_minibatch_eager behind only where links are slow, or ranks far "
+        "apart in speed: with 51 of 100 ranks useful at σ²/ε = 50.6, the bounds differ by a factor 1.51."
     )
     assert outlook.warnings(viewed(FRAGILE, EAGER, IDEAL, **SLOW)) == []
     assert outlook.warnings(viewed(FRAGILE, **FAST)) == outlook.warnings(viewed(IDEAL, **FAST)) == []
@@ -445,7 +451,7 @@ def test_the_pivot_may_be_enough(viewed):
     # σ²/ε = 0.081
     (text,) = outlook.warnings(viewed(FRAGILE, IDEAL, **CALM))
     assert text.startswith("The pivot is enough at gap 0.05, where σ²/ε = 0.0809:")
-    assert outlook.warnings(viewed(IDEAL, AMELIE, **CALM)) == []
+    assert not any("pivot" in text for text in outlook.warnings(viewed(IDEAL, AMELIE, **CALM)))
 
 
 def test_equal_ranks_differ_by_their_distance(viewed):
