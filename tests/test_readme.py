@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mpibench import catalogue
+
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
@@ -84,12 +86,9 @@ def test_commands_run_as_they_stand(project):
     assert ran >= 10
 
 
-@pytest.mark.parametrize("path", sorted([*ROOT.glob("jobs/*.toml"), *ROOT.glob("topologies/*.toml")]), ids=str)
-def test_every_job_and_topology_is_checked(path, project):
-    if path.parent.name == "jobs":
-        run(project, "mpibench", "run", path.relative_to(ROOT), "--dry-run")
-    else:
-        run(project, "mpibench", "describe", path.stem)
+@pytest.mark.parametrize("path", sorted(ROOT.glob("topologies/*.toml")), ids=lambda path: path.stem)
+def test_every_topology_is_described(path):  # the jobs are in test_jobs.py
+    assert "edges" in catalogue.describe(path.stem)
 
 
 def test_links_lead_somewhere():
