@@ -18,6 +18,7 @@ The first coroutine to return ends the run on every rank, so no algorithm has sh
 from typing import ClassVar
 
 from mpibench.parameters import Count, Finite, Limit, NonNegative, Positive, Probability, Rank, Threshold
+from mpibench.topology import roots
 
 __all__ = ["Centralized", "Count", "Decentralized", "Finite", "Limit", "NonNegative", "Positive", "Probability", "Rank",
            "Rooted", "Threshold"]  # fmt: skip
@@ -92,6 +93,8 @@ class Rooted(Decentralized):
     def check(self, workers, graph=None):
         if not isinstance(self.pivot, str) and self.pivot >= workers:
             raise ValueError(f"pivot = {self.pivot} is none of the ranks 0 to {workers - 1}")
+        if graph is not None and len(roots(graph)) < graph.size:
+            raise ValueError("needs a way from every rank to every other, which this graph has not")
 
     def observer(self, place):
         return place.network().centre() if self.pivot == "centre" else self.pivot

@@ -422,6 +422,9 @@ class Reader:
                     point.check(settings.workers, experiment.graphs.get(point.ranks(settings.workers)))
                 except ValueError as error:
                     self.refuse(at, str(error))
+            if "mpi" in engines and settings.stop.gradients and method.points[0].worker_number(0) != 0:
+                text = 'has no rank that knows the gradients of all, so with engine = "mpi" they cannot end its runs'
+                self.refuse(at, f"{text}; stop by `seconds` or `updates`")
             if missing := clocks - method.points[0].clocks:
                 there = " or ".join(sorted(method.points[0].clocks))
                 self.refuse(at, f"cannot run on the {min(missing)} clock, only on: {there}")

@@ -344,8 +344,8 @@ def sdde_asgd(a, m):
     )
 
 
-# Methods on trees. A message may wait at every edge for what the edge carries already, so there are two times of each
-# way: of a message that never waits, and of one that always does.
+# Methods on trees. What an edge carries already has to be waited for, so a way has two times: of messages that never
+# wait, and of messages that always do.
 
 
 def between(least, most):
@@ -388,12 +388,10 @@ def tree_minibatch_eager(a, m):
 
 
 def fragile(a, m):
-    """With S gradients a step it takes t*(S, h, τ) to 4 t* (6 t* where the trees share edges), τ the way to each rank
-    and back: of the gradients of a rank none counts that is not computed at the step's point, and they are on time
-    where each edge makes each message wait for the one before it. Derived; Theorem 5 says t* up to a constant.
-
-    On an edge of both trees a point waits for a sum on its way and another behind it, and a sum for a point on its way,
-    one behind it and the sum before.
+    """A step with S gradients takes t*(S, h, τ) or more, and 4 t* or less, 6 t* where the trees share edges; τ_i is the
+    way to rank i and back. Derived: gradients count that are computed at the step's point, so none is there before a
+    whole way. At every edge of a way there may be one message to wait for; on an edge of both trees a point may wait
+    for two sums, and a sum for two points and the sum before it. (Theorem 5 has t* up to a constant.)
     """
     S = a.batch
     free = m.tree_way(up=False, vectors=1, numbers=1) + m.tree_way(up=True, vectors=1, numbers=3)

@@ -14,6 +14,7 @@ from mpibench.parameters import Count
 from mpibench.topology import Graph
 
 SOCIAL_SIZE = 32  # women and events
+MOST_COMPLETE = 5000  # ranks of a complete graph: 25 million edges, about 12 GB with their times
 DRAWS = 1000  # of a random graph, until one is connected
 Seed = Annotated[int, Ge(0)]
 Direction = Literal["both", "down", "up"]  # of a tree's edges; "down" is away from the root
@@ -155,6 +156,8 @@ def caterpillar(ranks):
 
 def complete(ranks):
     """Every rank and every other."""
+    if ranks > MOST_COMPLETE:
+        raise InvalidInput(f"a complete graph of {ranks} nodes has too many edges for the memory; take a sparser one")
     return graph_of(ranks, [(i, j) for i in range(ranks) for j in range(ranks)])
 
 

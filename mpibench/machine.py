@@ -80,8 +80,8 @@ class Machine:
         from mpibench.network import Network
 
         graph = self.cell.graph or complete(self.cell.ranks)
-        edges = {pair: self.edge(*pair) for pair in graph.edges}
-        ns = {pair: edge.latency_ns + edge.transmission(self.model_bytes, 0) for pair, edge in edges.items()}
+        size = self.model_bytes, 0
+        ns = {pair: e.latency_ns + e.transmission(*size) for pair in graph.edges for e in [self.edge(*pair)]}
         return Network(graph, ns, self.known)
 
     @property

@@ -36,7 +36,7 @@ class PeerWatch(Watch):
         counters = self.node.gradients, sum(link.messages for link in links), sum(link.bytes for link in links)
         settled = self.used_total, self.discarded_total
         self.shown.append((now, Snapshot(now / SECOND, k, self.updates, settled, x, counters=counters)))
-        return not (self.over() or self.updates >= self.most_updates or sum(settled) >= self.most_gradients)
+        return not (self.over() or self.updates >= self.most_updates or self.settled[0] >= self.most_gradients)
 
     def keep_until(self, end):
         """Keep what was shown last for all instants of the grid before `end`."""

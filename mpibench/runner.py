@@ -110,8 +110,8 @@ def cluster_of(cell, seed, problem, measured=None):
         from mpibench.network import Network
 
         graph = cell.graph or complete(cell.ranks)
-        times = {pair: edge(*pair) for pair in graph.edges}
-        ns = {pair: e.latency_ns + e.transmission(problem.model_bytes, 0) for pair, e in times.items()}
+        size = problem.model_bytes, 0
+        ns = {pair: e.latency_ns + e.transmission(*size) for pair in graph.edges for e in [edge(*pair)]}
         return Network(graph, ns, [speed(number(rank)).mean_seconds for rank in range(cell.ranks)])
 
     def held_up(rank):
@@ -140,12 +140,13 @@ def cluster_of(cell, seed, problem, measured=None):
 
 def program_of(cell, problem, watches, watch_of):
     """What every rank runs; its watch, `watch_of(node)`, is put into `watches`."""
+    settled = [0]
 
     def program(node):
         i = cell.algorithm.worker_number(node.rank)
         objective = problem.objective(i) if i else None
         watch, x = watch_of(node), problem.start()
-        watches[node.rank] = watch
+        watches[node.rank], watch.settled = watch, settled
         watch.begin(x)
         return cell.algorithm.program(node, x, objective, watch)
 
@@ -391,12 +392,12 @@ def once(comm, cell, seed, problem, measured, pace=None):
     with numpy.errstate(over="ignore", invalid="ignore"):
         ended_by = engine.run(cluster, program_of(cell, problem, watches, watch_of), journal)
     ended_by = comm.bcast(ended_by)
-    violations = comm.allreduce(engine.order_violations)
+    local, watch = None, watches.get(comm.rank)
+    limit = engine.end, NEVER if ended_by is None else ended_by
+    violations = comm.allreduce(engine.order_violations + int(watch is not None and watch.forgotten(limit)))
     if violations and engine.strict:
         return None, violations
-    local, watch = None, watches.get(comm.rank)
     drift = clocks.offset(comm)[0] - offset
-    limit = engine.end, NEVER if ended_by is None else ended_by
     if engine.node is not None:
         rows = journal.until(engine.limit, comm.rank)
         tally = tally_of(comm.rank, rows, engine.fingerprint(), lost_by(engine.node, limit), engine.wire.bytes)

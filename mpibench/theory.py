@@ -109,13 +109,13 @@ def m_sync_excess(m):
 
 def fragile_step_seconds(noise_ratio, h, ways):
     """(min_j t*(σ²/eps, h, [τ_{i->j} + τ_{j->i}]_i), number of useful workers, pivot): the seconds of one of LD/eps
-    steps' worth of work of Fragile SGD. The pivot is the lowest-numbered of several (Fragile, Corollary 1).
+    steps' worth of work of Fragile SGD (Fragile, Corollary 1). Of several best pivots it is the lowest-numbered.
 
     t* is `mpibench.network.equilibrium_seconds`: to count on workers that are slow or far away costs their time, to
     leave them out the rate of the others.
     """
     ways = numpy.asarray(ways, float)
-    times, useful = equilibrium_seconds(noise_ratio, h, (ways + ways.T).T)
+    times, useful = equilibrium_seconds(noise_ratio, h, ways + ways.T)
     pivot = int((times <= times.min() * EQUAL).argmax())
     return float(times[pivot]), int(useful[pivot]), pivot
 

@@ -56,6 +56,7 @@ class Watch:
         self.source, self.staleness = -1, 0  # of the update that comes next
         self.used_by, self.discarded_by = {}, {}
         self.used_total = self.discarded_total = 0
+        self.settled = [0]  # gradients used or discarded; in simulation the list is that of all ranks
         self.histogram = [0]
         self.recorded = {"time": array("d"), "source": array("q"), "staleness": array("q"),
                          "staleness_seconds": array("d"), "gradients": array("q"),
@@ -82,6 +83,7 @@ class Watch:
                 self.unnamed += workers
         self.used_by[i] = self.used_by.get(i, 0) + count
         self.used_total += count
+        self.settled[0] += count
         self.count(delay, count)
         if self.log is not None:
             self.log.extend((self.engine.time, i, delay, count, 1))
@@ -103,6 +105,7 @@ class Watch:
         """A gradient of rank i that was computed `delay` updates ago is not used."""
         self.discarded_by[i] = self.discarded_by.get(i, 0) + count
         self.discarded_total += count
+        self.settled[0] += count
         self.count(delay, count)
         if self.log is not None:
             self.log.extend((self.engine.time, i, delay, count, 0))
@@ -128,6 +131,11 @@ class Watch:
                 counted.mixed(i, delay) if kind == 2 else (counted.discarded, counted.used)[kind](i, delay, count)
         return counted.tallies(limit)
 
+    def forgotten(self, limit):
+        """Whether this rank of an emulation has gone so far beyond the end that it cannot take it all back."""
+        full = self.log is not None and len(self.shown) == self.shown.maxlen
+        return full and (self.shown[0][0], self.node.rank) > limit
+
     def begin(self, x):
         """The run begins with this point, whenever it is shown."""
 
@@ -148,8 +156,7 @@ class Watch:
                 self.next_time = now - now % self.period + self.period
             else:
                 self.next_update = self.updates - self.updates % self.every + self.every
-        settled = self.used_total + self.discarded_total
-        if not (self.reached or self.updates >= self.most_updates or settled >= self.most_gradients):
+        if not (self.reached or self.updates >= self.most_updates or self.settled[0] >= self.most_gradients):
             return True
         if not due:
             self.take(now)

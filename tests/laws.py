@@ -380,13 +380,13 @@ LAWS = [
         for name, stepsize, tags, messages in (
             ("d_psgd", 0.5, ("MODEL",), to_all_others),
             ("d_psgd_atc", 0.5, ("MODEL",), lambda did: 3 * did.finished),
-            ("push_pull", 0.2, ("MODEL", "TRACKER"), to_all_others),
+            ("push_pull", 0.2, ("MODEL", "TRACKER"), lambda did: 3 * did.finished),
         )
     ),
     Row(
         "s_ab",
         {"stepsize": 0.2},
-        sent={"PAIR": (to_all_others, lambda d: 16 * d)},
+        sent={"PAIR": (lambda did: 3 * did.finished, lambda d: 16 * d)},
         refused={"stepsize": POSITIVE},
         inbox=lambda n: 2 * n,
         waiting=2,

@@ -290,6 +290,14 @@ WRONG = {
     "a rung twice": ([("values = [1e-1", "values = [1e-2")], "values = [0.01, 0.01, 0.001] holds 0.01 twice"),
     "unknown engine": ([("workers", 'engine = "mip"\nworkers')], 'engine = "mip" must be one of "simulation", "mpi"'),
     "metrics only under MPI": ([("workers", 'engine = "mpi"\nworkers'), (STOP, "stop = { loss = 0.0 }")], "metrics"),
+    "gradients of a network under MPI": (
+        [("workers", 'engine = "mpi"\nworkers'), (STOP, "stop = { gradients = 9 }"), ('"async_sgd"', '"d_psgd"')],
+        "[[algorithm]] d_psgd has no rank that knows the gradients of all",
+    ),
+    "a tree on a one-way graph": (
+        [('"async_sgd"', '"fragile"\nbatch = 4'), ("[[alg", '[graph]\nname = "line"\ndirection = "down"\n[[alg')],
+        "[[algorithm]] fragile needs a way from every rank to every other",
+    ),
     "graph of another size": ([("[[alg", "[graph]\nsize = 3\nedges = []\n[[alg")], "3 nodes for 9 ranks"),
     "graph file and more": ([("[[alg", '[graph]\nfile = "a"\nsize = 3\n[[alg')], "[graph] has no key `size`"),
     "no graph file": ([("[[alg", '[graph]\nfile = "a.toml"\n[[alg')], "a.toml cannot be read"),

@@ -166,6 +166,7 @@ def test_erdos_renyi_draws_until_it_is_connected_and_has_about_n_log_n_edges():
         ("random_regular", 4, {"degree": 4}, "the degree of a regular graph of 4 nodes is below 4, not 4"),
         ("random_regular", 8, {"degree": 1}, "none of 1000 random graphs of 8 nodes with degree = 1 is connected"),
         ("erdos_renyi", 40, {"probability": 0.001}, "with probability = 0.001 is connected"),
+        ("complete", 10_000, {}, "a complete graph of 10000 nodes has too many edges"),
         ("social", 31, {}, "the social graph has 32 nodes, not 31"),
         ("mesh", 9, {"rows": 3}, "mesh lacks `columns`, a whole number >= 1"),
         ("mesh", 9, {"rows": 3.0, "columns": 3}, "rows = 3.0 must be a whole number >= 1"),

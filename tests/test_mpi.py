@@ -738,6 +738,26 @@ def test_a_native_run_is_cut_by_until(comm, all_assert, engine, toy_cluster):
     all_assert(log and max(log) <= 0.1, log)
 
 
+@mpi
+@pytest.mark.parametrize("until", [None, 50 * MS])
+def test_an_all_reduce_that_not_all_ranks_have_begun_does_not_keep_a_run_from_its_end(
+    comm, all_assert, engine, toy_cluster, until
+):
+    totals = []
+
+    async def program(node):
+        totals.append(await node.all_reduce(numpy.ones(3)))
+        if node.rank == 0:
+            await node.sleep(0.05 if until is None else 60.0)
+        else:
+            totals.append(await node.all_reduce(numpy.ones(3)))
+
+    run = engine("native")
+    ended_by = run.run(toy_cluster(comm.size, until=until), program)
+    all_assert(ended_by == (0 if until is None else None))
+    all_assert([total.tolist() for total in totals] == [[comm.size] * 3], totals)
+
+
 # Ends that are no ends: whole jobs under a launcher, from a plain process
 
 JOB = """

@@ -205,6 +205,9 @@ def steps(cell, seed=0):
     return [after - before for before, after in pairwise([0.0, *simulate(cell, seed).updates["time"].tolist()])]
 
 
+BYTES = {"size": 3, "edges": [{"source": i, "to": j, "bandwidth_bytes_per_second": 2.0} for i, j in RING]}
+
+
 def test_every_method_on_trees_has_its_form():
     assert set(METHODS) <= FORMS.keys()
 
@@ -232,6 +235,10 @@ def test_every_method_on_trees_has_its_form():
         ("amelie", {"batch": 3, "pivot": 0}, [1, 2, 1], LINE, [5, 5, 5]),
         # rank 1's counter of 5 leaves behind the point, at 8; rank 2's is there at 9, and the sums 8 later
         ("amelie", {"batch": 1, "pivot": 0}, [1, 1, 1], RING, [17, 17, 17]),
+        # A point and a counter are 16 bytes, FREEZE 8, a sum 24, at 2 bytes a second. x^0 is at rank 1 at 8, and its
+        # counter behind it: 16 + 16; FREEZE is at rank 1 at 36 and the sum 24 later. With 40 bytes more in front of
+        # each message these are 28, 28 + 28 + 56 and 112 + 24 + 64
+        ("amelie", {"batch": 1, "pivot": 0}, [1, 1, 1], BYTES, [60, None, 200]),
     ],
 )
 def test_seconds_per_update_by_hand(name, parameters, seconds, graph, expected):

@@ -12,6 +12,7 @@ from fractions import Fraction
 from heapq import heappop
 from itertools import pairwise
 
+import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -248,6 +249,30 @@ def test_without_loss_running_sums_change_nothing(parameters):
     plain, sums = (random_run(name, parameters, seed=1)[0] for name in OVERLAPPED)
     assert [row[:3] for row in plain] == [row[:3] for row in sums]
     assert [row[3] for row in plain] == pytest.approx([row[3] for row in sums], rel=1e-11, abs=1e-11)
+
+
+class Single(Toy):
+    """A toy of float32 vectors."""
+
+    def vector(self, numbers):
+        make = self.library.array if self.library is numpy else self.library.tensor
+        return make(numbers, dtype=self.library.float32)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_totals_lose_no_mass_where_models_are_float32(library, monkeypatch):
+    # a total of 2000 pushes is 1000 times as long as a model, and float32 would round it by 1e-4 of that at every push
+    toy = Single((1.0,), (0.0,), library=pytest.importorskip(library))
+    types, call = set(), Watch.__call__
+
+    def noting(watch, k, x):
+        types.add(str(x.dtype).removeprefix("torch."))
+        return call(watch, k, x)
+
+    monkeypatch.setattr(Watch, "__call__", noting)
+    rows, _ = shown(cell_of("osgp_running_sums", {}, [1] * 4, updates=2000, toy=toy))
+    assert max(abs(z - 1) for _, _, _, z in rows) < 1e-6
+    assert types == {"float32"}
 
 
 RANDOM = {"compute": {"profile": "exponential", "unit_seconds": 1.0}}

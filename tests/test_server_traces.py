@@ -235,6 +235,13 @@ def test_parameter_free_malenia_by_hand(stop_stale):
     assert counted(result, "discarded") == ([0, 0] if stop_stale else [3, 0])  # at 4, 7 and 10
 
 
+def test_rounding_does_not_decide_when_a_malenia_step_ends():
+    # at 6 s all of 5000 workers have 6 gradients, which is enough; 30,000 inverses added one by one would be too many
+    parameters, n = {"stepsize": 0.5, "batch": 30_000}, 5000
+    result = run("malenia", parameters, [1] * n, 1)
+    assert rows(result) == [(6, n, 0, 32)] and sum(counted(result)) == 30_000
+
+
 # By hand: Ringleader and IA2SGD.
 
 
@@ -249,6 +256,12 @@ def test_ringleader_by_hand():
         (10, 1, 2, 3.5),
     ]
     assert counted(result) == [10, 3] and counted(result, "discarded") == [0, 0]
+
+
+@pytest.mark.parametrize("name", ["ringleader", "malenia_parameter_free"])
+def test_a_start_that_is_good_enough_ends_the_run(name):
+    result = simulate(toy_cell(name, {"stepsize": 0.25}, [1, 3], stop={"x0": 64.0, "updates": 5}), seed=0)
+    assert result.trace["time"].tolist() == [0]
 
 
 def test_ringleader_carries_rows_over_by_hand():
@@ -335,6 +348,14 @@ def test_picky_measures_in_the_euclidean_norm(radius, accepted):
     toy = Toy(x=(30.0, 40.0), curvature=(1.0, 1.0))  # half a step: from (30, 40) to (15, 20)
     result = run("picky_sgd", {"stepsize": 0.5, "radius": radius}, [2, 3], 2, toy=toy)
     assert counted(result)[1] == accepted
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_picky_comes_to_its_end_when_it_diverges():
+    # once the point is no number its distances are none either: they must not be too far, for ever
+    stop = {"updates": 60, "gradients": 1000}
+    result = simulate(toy_cell("picky_sgd", {"stepsize": 1e30, "radius": 16}, [2, 3], stop=stop), seed=0)
+    assert not math.isfinite(result.trace["x0"][-1]) and result.trace["iteration"][-1] == 60
 
 
 def test_naive_optimal_by_hand():

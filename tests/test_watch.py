@@ -11,7 +11,7 @@ from mpibench.engines.simulation import Simulation
 from mpibench.experiment import Snapshot, Stop
 from mpibench.node import SECOND, Node
 from mpibench.runner import simulate
-from mpibench.watch import OPEN_BIN, Watch
+from mpibench.watch import HISTORY, OPEN_BIN, Watch
 
 
 @pytest.fixture
@@ -299,6 +299,23 @@ def test_the_counters_of_the_last_snapshot_are_those_of_all_ranks(ends, stop_sta
     assert trace["updates"][-1] == ranks["used"].sum() == len(result.updates["time"])
     assert result.updates["staleness_histogram"].sum() == ranks["used"].sum() + ranks["discarded"].sum()
     assert trace["time"][-1] == result.attrs["seconds"]
+
+
+def test_a_rank_that_has_gone_too_far_beyond_the_end_says_so(make_watch, monkeypatch):
+    monkeypatch.setattr(Simulation, "clock", "emulated")
+    watch = make_watch()
+    show_all(watch, *range(HISTORY))
+    assert not watch.forgotten((0, 0)) and not watch.forgotten((5 * SECOND, 0))
+    at(watch, HISTORY, HISTORY, point())
+    assert watch.forgotten((0, 0)) and not watch.forgotten((SECOND, 0))
+
+
+@pytest.mark.parametrize("snapshot", [{"seconds": 2.0}, {"updates": 2}])
+def test_a_network_stops_at_so_many_gradients_of_all_its_ranks(snapshot):
+    cell = toy_cell("r_fast", {"stepsize": 0.01}, [1, 2, 3], stop={"gradients": 11}, snapshot=snapshot)
+    result = simulate(cell, seed=0)
+    assert result.attrs["seconds"] == 6
+    assert result.ranks["used"].tolist() == [6, 3, 2] and result.trace["gradients"][-1] == 11
 
 
 def test_busy_and_idle_seconds_by_hand():

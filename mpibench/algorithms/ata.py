@@ -13,7 +13,8 @@ evenly. Compare what it costs by seconds and by the workers' total busy seconds.
 Messages per step: one MODEL (k, a_i and d numbers) down, one SUM (k, seconds of computing and d numbers) up for each
 worker that has a share. Homogeneous data.
 
-How μ_i and N_i are meant, and e as Euler's number, is a reading of the code that the paper was not checked for.
+μ_i, N_i and Euler's number e are those of the code; the paper was not checked for them. Differs from the code, which
+takes the k of the step before, gives a worker not yet seen one gradient before others, and draws among equal ones.
 """
 
 import math

@@ -1,8 +1,8 @@
 """m-synchronous SGD: every step waits for the first m gradients at its point, and for nobody else.
 
-A. Begunov, A. Tyurin, "m-Synchronous SGD", arXiv 2602.03802. With m tuned it is never slower than the methods with
-optimal time complexity by more than a harmonic number, so it belongs beside them in every comparison. With m = n it is
-Minibatch SGD.
+G. Begunov, A. Tyurin, "Do We Need Asynchronous SGD? On the Near-Optimality of Synchronous Methods", arXiv 2602.03802.
+With m tuned its time complexity is that of the optimal methods up to a logarithm at most (for fixed speeds a harmonic
+number of at most n, by our derivation), so it belongs beside them in every comparison. With m = n it is Minibatch SGD.
 
 Each worker computes one gradient a step. `stop_stale = false`: who is late finishes, its gradient is discarded, and it
 gets the point of the step that runs then. `stop_stale = true`: the next point stops who is late.

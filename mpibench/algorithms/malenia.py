@@ -12,12 +12,16 @@ Messages per gradient: one GRADIENT (k' and d numbers) up. It is answered by CON
 the newest point already and by MODEL (k and d numbers) where not; with stops only by a MODEL for each worker at every
 step. At the start n MODEL.
 
+With stops a worker goes on by itself at its point. Where a gradient takes longer to send than to compute, stale ones
+then fill the way up, and every step takes longer than the last.
+
 The test is n² (1 + 1e-12) >= S Σ 1/B_i, so that rounding does not decide at equality, which ends the step. Every S <=
 n is the rule of `malenia_parameter_free`.
 """
 
 from dataclasses import dataclass
 from enum import IntEnum
+from math import fsum
 
 from mpibench.algorithm import Centralized, Count, Positive
 
@@ -35,6 +39,13 @@ class Malenia(Centralized):
     stop_stale: bool = False
 
     newest_only = frozenset({Tag.MODEL})
+
+    def is_enough(self, B, inverses):
+        """Whether these counts end a step; the running sum of their inverses has gathered a little rounding."""
+        square = len(B) ** 2
+        if square * (1 + 1e-9) < self.batch * inverses:
+            return False
+        return square * (1 + 1e-12) >= self.batch * fsum(1 / b for b in B.values())
 
     async def server(self, node, x, watch):
         n = len(node.workers)
@@ -54,7 +65,7 @@ class Malenia(Centralized):
                 watch.used(i, delay=0)
                 G[i], B[i] = G.get(i, 0) + v, B.get(i, 0) + 1
                 inverses += 1 / B[i] - (1 / (B[i] - 1) if B[i] > 1 else 0)
-                if len(B) == n and n * n * (1 + 1e-12) >= self.batch * inverses:
+                if len(B) == n and self.is_enough(B, inverses):
                     break
                 if not self.stop_stale:
                     node.send(i, Tag.CONTINUE)

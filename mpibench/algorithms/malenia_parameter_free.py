@@ -12,6 +12,9 @@ runs then. `stop_stale = true`: the next point goes to all workers and stops wha
 Messages per gradient: one GRADIENT (k' and d numbers) up. It is answered by CONTINUE (nothing) where its worker holds
 the newest point already and by MODEL (k and d numbers) where not; with stops only by a MODEL for each worker at every
 step. At the start n MODEL.
+
+With stops a worker goes on by itself at its point. Where a gradient takes longer to send than to compute, stale ones
+then fill the way up, and every step takes longer than the last.
 """
 
 from dataclasses import dataclass

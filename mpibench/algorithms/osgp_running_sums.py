@@ -3,15 +3,16 @@
 The loop of `osgp` (M. Assran, N. Loizou, N. Ballas, M. Rabbat, "Stochastic Gradient Push for Distributed Deep
 Learning", ICML 2019, arXiv 1811.10792) with the messages of robust push-sum. At every τ-th step rank i adds equal
 shares of its numerator x_i and weight w_i to the totals of the edges along which it pushes, and sends these. Who gets
-the totals of an edge adds what they exceed the last ones by, so the mass of lost messages comes with the next one.
+them adds what they exceed the last ones by, so the mass of lost messages comes with the next one. Mass is float64: as
+totals grow with every push, what float32 rounds away would soon be seen in the models.
 
-A rank waits only where a message would be more than τ of its own steps late, and for `patience_seconds` at most; at 0
-nobody waits, as in robust push-sum. An experiment with loss must set these, as a lost message looks like a late one.
+A rank waits only where a message would be more than τ of its own steps late, for `patience_seconds` at most; at 0 it
+never does, as in robust push-sum. An experiment with loss must set these, as a lost message looks like a late one.
 
 `peers` = "one_peer": the k-th push of rank i is half of all, to rank i + 2^(k mod L), L = floor(log2(n - 1)) + 1,
 modulo n; "graph": equal parts for itself and all ranks to which the experiment's graph has an edge.
 
-Messages: one TOTAL (k, w and d numbers) to each of these at every τ-th step; a newer one takes the place of an older.
+Messages: one TOTAL (k, w and d numbers in float64) to each of these at every τ-th step; a newer one replaces an older.
 Homogeneous or heterogeneous data; where ranks hardly wait, faster ones weigh more, and γ / w_i may get large.
 """
 
@@ -29,12 +30,12 @@ class Tag(IntEnum):
 
 
 class Mass:
-    """The part of all mass that a rank holds; of each edge the totals sent or heard, and the step of the last heard."""
+    """The mass that a rank holds; of each edge the totals sent or heard, two sums, and the step of the last heard."""
 
     def __init__(self, node, watch, x):
         self.node, self.watch = node, watch
-        self.x, self.w, self.k, self.newest = x, 1.0, 0, {}
-        self.sent, self.heard = {}, {}  # rank -> sum of numerators, sum of weights
+        self.x = x.double() if hasattr(x, "double") else x.astype(float)
+        self.w, self.k, self.newest, self.sent, self.heard = 1.0, 0, {}, {}, {}
 
     def push(self, to):
         share = 1 / (1 + len(to))
@@ -83,13 +84,11 @@ class OSGPRunningSums(Decentralized):
         object.__setattr__(self, "tolerates_loss", self.patience_seconds is not None)
 
     def check(self, workers, graph=None):
-        if graph is None:
-            return
-        if self.peers == "graph" and len(roots(graph)) < graph.size:
+        if graph is not None and self.peers == "graph" and len(roots(graph)) < graph.size:
             raise ValueError("needs a strongly connected graph, on which every rank can reach every other")
         hops = [one_peer_hop(workers, k) for k in range((workers - 1).bit_length())]
         pairs = {(i, (i + hop) % workers) for i in range(workers) for hop in hops}
-        if self.peers == "one_peer" and (missing := sorted(pairs - graph.edges.keys())):
+        if graph is not None and self.peers == "one_peer" and (missing := sorted(pairs - graph.edges.keys())):
             i, j = missing[0]
             raise ValueError(f'pushes along {i} -> {j}, which the graph lacks; peers = "graph" keeps to its edges')
 
@@ -106,7 +105,8 @@ class OSGPRunningSums(Decentralized):
                 mass.add(j, body)
             if not late and push:
                 await mass.wait(self.neighbours(node, push - 1)[1], mass.k - τ, self.patience_seconds)
-            z = mass.x / mass.w
+            z = z * 1  # of the model's precision, and so it remains
+            z[:] = mass.x / mass.w
             mass.k += 1
         return z
 

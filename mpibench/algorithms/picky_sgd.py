@@ -36,7 +36,7 @@ class PickySGD(Centralized):
         while watch(k, x):
             i, (computed_at, g) = await node.recv(Tag.GRADIENT)
             moved = x - held[i]
-            if moved @ moved <= self.radius**2:
+            if not moved @ moved > self.radius**2:  # a NaN is not too far: a run that diverges must end
                 watch.used(i, k - computed_at)
                 x = x - self.stepsize * g
                 k += 1

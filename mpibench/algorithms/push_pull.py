@@ -43,10 +43,14 @@ class PushPull(Decentralized):
         pull, push = self.graphs(node.network())
         models, trackers = node.join(pull), node.join(push)
         W, A = uniform_row(pull).into(node.rank), uniform_column(push).out_of(node.rank)
-        t = 0
-        watch(t, x)
-        g = y = await node.compute(f.gradient, x, f.sample())
+        t, y, g = 0, 0, 0
         while watch(t, x):
+            g_new = await node.compute(f.gradient, x, f.sample())
+            watch.used(node.rank, delay=0)
+            y = A[node.rank] * y
+            for j in trackers.sources if t else ():
+                y = y + (await trackers.recv(Tag.TRACKER, source=j)).body[0]
+            y, g = y + g_new - g, g_new
             stepped = x - self.stepsize * y
             for j in models.destinations:
                 models.send(j, Tag.MODEL, stepped)
@@ -56,12 +60,6 @@ class PushPull(Decentralized):
             for j in models.sources:
                 x = x + W[j] * (await models.recv(Tag.MODEL, source=j)).body[0]
                 watch.mixed(j, age=0)
-            watch.used(node.rank, delay=0)
-            g_new = await node.compute(f.gradient, x, f.sample())
-            y = A[node.rank] * y
-            for j in trackers.sources:
-                y = y + (await trackers.recv(Tag.TRACKER, source=j)).body[0]
-            y, g = y + g_new - g, g_new
             t += 1
         return x
 

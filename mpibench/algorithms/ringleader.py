@@ -56,7 +56,8 @@ class Ringleader(Centralized):
         rows, next_rows = {}, {}  # (G_i, b_i) and (G+_i, b+_i)
         for i in node.workers:
             node.send(i, Tag.MODEL, k, x)
-        watch(k, x)
+        if not watch(k, x):
+            return x
         while True:
             while len(rows) < n:  # phase 1
                 i, (computed_at, g) = await node.recv(Tag.GRADIENT)

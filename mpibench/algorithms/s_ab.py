@@ -11,7 +11,8 @@ against it. The sum of the y_i is that of the last gradients, always.
 
 Messages per step: one PAIR (2 d numbers) on every directed edge: x_i^t and A_ji y_i^t. A step waits for all sources.
 
-Heterogeneous data: without noise the limit is exact.
+Heterogeneous data: without noise the limit is exact. The step size is not scaled by the topology: it is that of the
+mean objective where all ranks have equally many edges, and acts more or less strongly elsewhere (see `r_fast`).
 """
 
 from dataclasses import dataclass
@@ -38,10 +39,11 @@ class SAB(Decentralized):
         graph = node.network().graph
         edges, W = node.join(graph), uniform_row(graph).into(node.rank)
         A = uniform_column(graph).out_of(node.rank)
-        t = 0
-        watch(t, x)
-        g = y = await node.compute(f.gradient, x, f.sample())
+        t, y, g, tracked = 0, 0, 0, 0
         while watch(t, x):
+            g_new = await node.compute(f.gradient, x, f.sample())
+            watch.used(node.rank, delay=0)
+            y, g = tracked + g_new - g, g_new
             for j in edges.destinations:
                 edges.send(j, Tag.PAIR, x, A[j] * y)
             mixed, tracked = W[node.rank] * x, A[node.rank] * y
@@ -49,9 +51,6 @@ class SAB(Decentralized):
                 _, (x_j, y_j) = await edges.recv(Tag.PAIR, source=j)
                 mixed, tracked = mixed + W[j] * x_j, tracked + y_j
                 watch.mixed(j, age=0)
-            watch.used(node.rank, delay=0)
             x = mixed - self.stepsize * y
-            g_new = await node.compute(f.gradient, x, f.sample())
-            y, g = tracked + g_new - g, g_new
             t += 1
         return x

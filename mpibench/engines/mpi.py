@@ -121,7 +121,7 @@ class MPIEngine(Agenda):
         self.order_violations = self.overruns = 0
         self.last = (-1, -1)
         self.marks = (array("q"), array("q"))  # time and fingerprint after each event
-        self.windows, self.reductions = [], None
+        self.windows = []
         self.finished = deque()  # native: what the helper thread has done
         self.thread = ThreadPoolExecutor(1)
         self.gradient_seconds = 0.0
@@ -143,6 +143,7 @@ class MPIEngine(Agenda):
             self.comm = part
             self.wire = Wire(part)
             self.bell = Doorbell(part)
+            self.reductions = Reductions(part.Dup())  # apart: who begins one may not know yet that the run has ended
             node = self.node = Node(self, part.rank, cluster)
             node.journal = journal
             self.held_up = cluster.held_up and cluster.held_up(part.rank)
@@ -164,7 +165,7 @@ class MPIEngine(Agenda):
                 self.thread.shutdown(wait=True, cancel_futures=True)
                 for task in list(node.tasks):
                     task.coroutine.close()
-            for handle in [*self.windows, *reversed(self.wire.comms)]:
+            for handle in [*self.windows, self.reductions.comm, *reversed(self.wire.comms)]:
                 handle.Free()
         patiently(self.world.Ibarrier())
         return self.limit[1] if self.limit[1] < NEVER else None
@@ -279,7 +280,7 @@ class MPIEngine(Agenda):
             elif not self.stopping or self.clock == "emulated":
                 delivery = Arrival(self.node.inboxes[index][tag], source, body)
                 self.at(self.wall() if self.clock == "native" else arrival, self.node.rank, source, delivery)
-        while self.reductions is not None and (reduction := self.reductions.ended()) is not None:
+        while (reduction := self.reductions.ended()) is not None:
             self.at(self.wall(), self.node.rank, ENDS, reduction)
             arrived = True
         while self.finished:
@@ -342,8 +343,6 @@ class MPIEngine(Agenda):
 
     def all_reduce(self, x):
         """By the library."""
-        if self.reductions is None:
-            self.reductions = Reductions(self.comm)
         return self.reductions.begin(x)
 
     def drain(self):
@@ -359,8 +358,7 @@ class MPIEngine(Agenda):
         expected = self.comm.alltoall(self.wire.sent)
         while self.wire.received != expected:
             self.late(self.wire.poll())
-        if self.comm.allreduce(self.reductions is not None, MPI.LOR):
-            (self.reductions or Reductions(self.comm)).finish()
+        self.reductions.finish()
 
     def abort(self, code):
         """End all ranks with this code, where a thread may call MPI."""
