@@ -30,17 +30,16 @@ def cli():
 @cli.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json):
-    """Name the algorithms, problems and topologies there are."""
+    """Name the algorithms, problems, compressors and topologies there are."""
     from mpibench import catalogue
 
-    found = {k: {n: catalogue.summary(k, n) for n in catalogue.names(k)} for k in ("algorithm", "problem", "topology")}
+    found = {kind: {n: catalogue.summary(kind, n) for n in catalogue.names(kind)} for kind in catalogue.FOLDERS}
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
     width = max(len(name) for group in found.values() for name in group)
-    plural = {"algorithm": "algorithms", "problem": "problems", "topology": "topologies"}
     for kind, group in found.items():
-        click.echo(plural[kind])
+        click.echo("topologies" if kind == "topology" else f"{kind}s")
         for name, summary in group.items():
             click.echo(f"  {name:<{width}}  {summary}")
 
@@ -50,7 +49,7 @@ def list_(as_json):
 @click.option("--size", type=click.IntRange(1, 10**6), help="Number of ranks of a topology that fits several.")
 @click.option("--draw", "picture", type=click.Path(), metavar="FILE.png", help="Draw the topology into this file.")
 def describe(name, size, picture):
-    """Explain an algorithm, problem or topology (also a file of one) and its parameters."""
+    """Explain an algorithm, problem, compressor or topology (also a file of one) and its parameters."""
     from mpibench import catalogue
 
     click.echo(catalogue.describe(name, size=size, picture=picture))

@@ -15,6 +15,7 @@ watch   `while watch(k, x):` shows iteration k and its point and asks whether to
 The first coroutine to return ends the run on every rank, so no algorithm has shutdown code.
 """
 
+from dataclasses import fields
 from typing import ClassVar
 
 from mpibench.parameters import Count, Finite, Limit, NonNegative, Positive, Probability, Rank, Threshold
@@ -39,6 +40,12 @@ class Algorithm:
     def check(self, workers, graph=None):
         """Raise ValueError, one sentence, where these parameters make no sense for this number of workers, or on this
         graph of all ranks; None is the complete one."""
+
+    def check_dimension(self, d):
+        """The same for vectors of d coordinates."""
+        for field in fields(self):
+            if hasattr(value := getattr(self, field.name), "catalogued"):  # a compressor
+                value.check(d)
 
 
 class Centralized(Algorithm):

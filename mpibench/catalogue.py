@@ -1,4 +1,5 @@
-"""What can be named in an experiment: algorithms, problems and topologies, found by their files, and their parameters.
+"""What can be named in an experiment: algorithms, problems, compressors and topologies, found by their files, and their
+parameters.
 
 The file's name is the name; there is no registry. `names` and `summary` read folders and text only, so that `list`
 starts fast and a file whose libraries are missing is still listed; `load` and `describe` import the one that is named.
@@ -27,6 +28,7 @@ PACKAGE = Path(__file__).parent
 FOLDERS = {
     "algorithm": PACKAGE / "algorithms",
     "problem": PACKAGE / "problems",
+    "compressor": PACKAGE / "compressors",
     "topology": PACKAGE.parent / "topologies",
 }
 EXAMPLE = 16  # ranks of a topology that fits several numbers, to describe it
@@ -34,7 +36,7 @@ PLAIN_WORDS = {float: "a number", int: "a whole number", bool: "true or false", 
 
 
 def names(kind):
-    """Names of all files of this kind ("algorithm", "problem" or "topology"), sorted."""
+    """Names of all files of this kind ("algorithm", "problem", "compressor" or "topology"), sorted."""
     suffix = ".toml" if kind == "topology" else ".py"
     return tuple(sorted(p.stem for p in FOLDERS[kind].glob(f"*{suffix}") if not p.stem.startswith("_")))
 
@@ -67,7 +69,7 @@ def summary(kind, name):
 
 
 def load(kind, name):
-    """The dataclass of an algorithm or a problem: the class whose name is the file's without underscores."""
+    """The dataclass of an algorithm, problem or compressor: the class whose name is the file's without underscores."""
     path(kind, name)
     try:
         module = importlib.import_module(f"mpibench.{FOLDERS[kind].name}.{name}")
@@ -83,7 +85,7 @@ def load(kind, name):
 
 
 def describe(name, kind=None, size=None, picture=None):
-    """Text about the algorithm, problem or topology of this name: its docstring and its parameters.
+    """Text about the algorithm, problem, compressor or topology of this name: its docstring and its parameters.
 
     A topology is a name, the path of a .toml file or a generator; `size` is a number of ranks for it, and `picture` the
     path of a PNG file to draw it into.
@@ -94,7 +96,8 @@ def describe(name, kind=None, size=None, picture=None):
     if not kinds:
         known = [n for k in FOLDERS if kind in (None, k) for n in names(k)]
         known += [n for n in _generators() if kind in (None, "topology")]
-        raise InvalidInput(f"there is no {kind or 'algorithm, problem or topology'} `{name}`{nearest(name, known)}")
+        any_kind = "algorithm, problem, compressor or topology"
+        raise InvalidInput(f"there is no {kind or any_kind} `{name}`{nearest(name, known)}")
     if "topology" not in kinds and (size or picture):
         raise InvalidInput(f"`{name}` is no topology, so it has no size and no picture")
     return "\n\n".join(_topology(name, size, picture) if k == "topology" else _described(k, name) for k in kinds)
@@ -209,6 +212,8 @@ def words(annotation):
         return f"a list, each {words(arguments[0])}"
     if origin is dict:
         return f"a table, each {words(arguments[1])}"
+    if kind := getattr(annotation, "catalogued", None):
+        return f"a table with the `name` of a {kind}"
     return PLAIN_WORDS.get(annotation, "a table" if is_dataclass(annotation) else str(annotation))
 
 
@@ -276,8 +281,12 @@ def read(cls, table, at, refuse, also=()):
             if field.default is MISSING and field.default_factory is MISSING:
                 refuse(at, f"lacks `{name}`, {words(hint)}", name)
         elif inner := [kind for kind in alternatives(hint) if is_dataclass(kind)]:
-            one = inner[0] if len(inner) == 1 else variant(inner, table[name], (*at, name), refuse)
-            values[name] = read(one, table[name], (*at, name), refuse)
+            place = table[name], (*at, name), refuse
+            if kind := getattr(inner[0], "catalogued", None):
+                one = named(kind, *place)
+            else:
+                one = inner[0] if len(inner) == 1 else variant(inner, *place)
+            values[name] = read(one, *place)
         elif get_origin(hint) is dict:
             check_keys(table[name], table[name], (*at, name), refuse)
             values[name] = {k: value(get_args(hint)[1], v, at, k, refuse) for k, v in table[name].items()}
@@ -287,6 +296,17 @@ def read(cls, table, at, refuse, also=()):
         return cls(**values)
     except ValueError as error:
         refuse(at, str(error))
+
+
+def named(kind, table, at, refuse):
+    """The class of the file that a table names; it has a field `name` as well."""
+    check_keys(table, table, at, refuse)
+    if "name" not in table:
+        refuse(at, f"lacks `name`, one of {', '.join(map(as_toml, names(kind)))}", "name")
+    try:
+        return load(kind, value(str, table["name"], at, "name", refuse))
+    except InvalidInput as error:
+        refuse(at, str(error), "name")
 
 
 def variant(classes, table, at, refuse):

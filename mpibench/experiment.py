@@ -271,7 +271,7 @@ def load(path, overrides=()):
         except InvalidInput as error:
             reader.refuse(at, str(error), "file")
     experiment = Experiment.from_resolved(resolved)
-    reader.check_metrics(experiment)
+    reader.check_problem(experiment)
     return experiment
 
 
@@ -449,13 +449,21 @@ class Reader:
                 self.refuse(("algorithm", cell.label), f"has a point of its grid twice: {as_toml(cell.parameters)}")
             hashes.add(cell.hash)
 
-    def check_metrics(self, experiment):
-        """Refuse a problem that cannot be prepared, and metrics that it does not have."""
+    def check_problem(self, experiment):
+        """Refuse a problem that cannot be prepared, metrics that it does not have, and methods that its vectors are too
+        short for."""
         settings, targets = experiment.settings, experiment.settings.targets
         try:
-            metrics = experiment.problem.prepare(settings.workers, settings.seeds[0]).metrics
+            problem = experiment.problem.prepare(settings.workers, settings.seeds[0])
         except (InvalidInput, MemoryError) as error:
             self.refuse(("problem",), str(error) or "needs more memory than there is")
+        for method in experiment.methods:
+            for point in method.points:
+                try:
+                    point.check_dimension(problem.dimension)
+                except ValueError as error:
+                    self.refuse(("algorithm", method.label), str(error))
+        metrics = problem.metrics
         if targets.metric not in metrics:
             text = f'metric = "{targets.metric}" is none of this problem{nearest(targets.metric, metrics)}'
             self.refuse(("experiment", "targets"), text, "metric")

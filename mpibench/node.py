@@ -443,6 +443,7 @@ class Cluster:
     network: Callable[[], Any] | None = None  # the graph of all ranks, with what is known of its times
     speed: Callable[[int], Any] | None = None  # worker -> mean_seconds, least_seconds, within(seconds): see Node.speed
     held_up: Callable[[int], Callable | None] | None = None  # native: rank -> (seconds computed) -> seconds more
+    shared_seed: Callable[[int], Any] | None = None  # step -> ints, the same for all ranks: see Node.shared_seed
     newest_only: frozenset = frozenset()
     until: int | None = None  # no event after this instant, in ns
 
@@ -480,6 +481,10 @@ class Node(Communicator):
         if self._rng is None:
             self._rng = self.cluster.random(self.rank)
         return self._rng
+
+    def shared_seed(self, k):
+        """The seed, as ints, of what all ranks of the run draw alike at step k."""
+        return self.cluster.shared_seed(k)
 
     def now(self):
         """Seconds on the run's clock."""

@@ -133,6 +133,7 @@ def cluster_of(cell, seed, problem, measured=None):
         network=network,
         speed=speed,
         held_up=held_up if cell.clock == "native" and cell.disturbed else None,
+        shared_seed=lambda k: (seed, Purpose.COMPRESSION, 0, k),
         newest_only=algorithm.newest_only,
         until=round(cell.stop.seconds * SECOND) if cell.stop.seconds else None,
     )

@@ -16,15 +16,15 @@ from mpibench.errors import InvalidInput
 from mpibench.parameters import Count, Finite, NonNegative, Positive, Probability, Threshold
 
 
-@pytest.mark.parametrize("kind", ["algorithm", "problem"])
+@pytest.mark.parametrize("kind", ["algorithm", "problem", "compressor"])
 def test_every_file_is_found_summed_up_loaded_and_described(kind):
-    files = {p.stem for p in catalogue.FOLDERS[kind].glob("*.py")} - {"__init__"}
+    files = {p.stem for p in catalogue.FOLDERS[kind].glob("*.py") if p.stem[0] != "_"}
     assert set(catalogue.names(kind)) == files and files
     for name in files:
         summary = catalogue.summary(kind, name)
         cls = catalogue.load(kind, name)
         assert summary == sys.modules[cls.__module__].__doc__.splitlines()[0] != ""
-        text = catalogue.describe(name)
+        text = catalogue.describe(name, kind)
         assert text.startswith(f"{name} ({kind})\n\n{summary}")
         for parameter in fields(cls):
             assert f"\n  {parameter.name} " in text
@@ -69,8 +69,8 @@ def test_a_topology_is_also_a_path_or_a_generator(tmp_path):
         (lambda: catalogue.load("problem", "xyz"), "known: `logistic`, `mlp`, `quadratic`, `quadratics`"),
         (lambda: catalogue.load("algorithm", "../seeds"), "no algorithm `../seeds`"),
         (lambda: catalogue.load("algorithm", "__init__"), "no algorithm `__init__`"),
-        (lambda: catalogue.describe("async_sgdd"), "no algorithm, problem or topology `async_sgdd`; did you mean"),
-        (lambda: catalogue.describe("torrus"), "no algorithm, problem or topology `torrus`; did you mean `torus`?"),
+        (lambda: catalogue.describe("async_sgdd"), "no algorithm, problem, compressor or topology `async_sgdd`; did you mean"),
+        (lambda: catalogue.describe("torrus"), "no algorithm, problem, compressor or topology `torrus`; did you mean `torus`?"),
         (lambda: catalogue.describe("torrus", kind="problem"), "there is no problem `torrus`; known:"),
         (
             lambda: catalogue.describe("quadratic", size=3),

@@ -178,11 +178,12 @@ def test_list_names_every_file_with_its_first_line(command):
     assert (done.code, done.err) == (0, "")
     as_json = command("list", "--json")
     found = json.loads(as_json.out)
-    assert as_json.code == 0 and set(found) == {"algorithm", "problem", "topology"}
+    assert as_json.code == 0 and set(found) == {"algorithm", "problem", "compressor", "topology"}
     lines = [line.split(maxsplit=1) for line in done.out.splitlines() if line.startswith("  ")]
     assert dict(lines) == {name: text for group in found.values() for name, text in group.items()}
-    for kind, suffix in (("algorithm", "py"), ("problem", "py"), ("topology", "toml")):
-        files = {path.stem for path in catalogue.FOLDERS[kind].glob(f"*.{suffix}")} - {"__init__"}
+    for kind in found:
+        suffix = "toml" if kind == "topology" else "py"
+        files = {path.stem for path in catalogue.FOLDERS[kind].glob(f"*.{suffix}") if path.stem[0] != "_"}
         assert set(found[kind]) == files and all(found[kind].values())
 
 
