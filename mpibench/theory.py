@@ -6,6 +6,8 @@ h    (n,) seconds per gradient of each worker, in any order; h_1 <= .. <= h_n wh
 L    smoothness of f                  D    f(x^0) - f*
 s2   total variance of a stochastic gradient, σ²          eps  the squared gradient norm that is aimed at
 ways (n, n) seconds in which a vector gets from rank i to rank j on the shortest path, τ_{i->j}, in row i and column j
+up   (n,) seconds in which each worker sends the server a vector; the way down takes no time but where it is named
+tau  (n,) the same of a compressed message; omega its compressor's ω: E||C(x) - x||^2 <= ω ||x||^2, E C(x) = x
 
 `*_seconds` are times to E||∇f||^2 <= eps up to a universal constant, another one for each paper: ratios between methods
 mean something, seconds do not. What takes place between two updates can be counted exactly: `mpibench.event_counts`.
@@ -25,12 +27,17 @@ Ringleader  A. Maranjyan, P. Richtárik, "Ringleader ASGD: The First Asynchronou
 m-Sync      A. Begunov, A. Tyurin, "m-Synchronous SGD", arXiv 2602.03802
 Universal   A. Tyurin, "Tight Time Complexities in Parallel Stochastic Optimization with Arbitrary Computation
             Dynamics", ICLR 2025, arXiv 2408.04929
+Shadowheart A. Tyurin, M. Pozzi, I. Ilin, P. Richtárik, "Shadowheart SGD: Distributed Asynchronous SGD with Optimal Time
+            Complexity Under Arbitrary Computation and Communication Heterogeneity", NeurIPS 2024, arXiv 2402.04785
+Two-way     A. Tyurin, "Proving the Limited Scalability of Centralized Distributed Optimization via a New Lower Bound
+            Construction", ICLR 2026, arXiv 2506.23836
 """
 
 import math
 
 import numpy
 
+from mpibench import schedule
 from mpibench.network import EQUAL, equilibrium_seconds
 
 
@@ -167,6 +174,89 @@ def mesh_seconds(n, dimensions, seconds, edge_seconds, L, D, s2, eps):
 def line_seconds(n, seconds, edge_seconds, L, D, s2, eps):
     """The same on a line: X = sqrt(ρ hσ²/eps) where neither one worker nor all of them do best (Fragile)."""
     return mesh_seconds(n, 1, seconds, edge_seconds, L, D, s2, eps)
+
+
+# The same with a server, whose workers need time to send.
+
+
+def linked_minibatch_seconds(h, up, L, D, s2, eps):
+    """Minibatch SGD: max(h_i + up_i) (LD/eps) (1 + σ²/(n eps)) (Shadowheart)."""
+    return minibatch_seconds(numpy.add(h, up), L, D, s2, eps)
+
+
+def linked_asgd_seconds(h, up, L, D, s2, eps):
+    """Asynchronous SGD that sends a gradient before it begins the next: `asgd_seconds` for h_i + up_i (derived)."""
+    return asgd_seconds(numpy.add(h, up), L, D, s2, eps)
+
+
+def linked_rennala_seconds(h, up, L, D, s2, eps):
+    """Rennala SGD: (LD/eps) t*(0, σ²/eps, h, up), Shadowheart SGD without compression (derived)."""
+    return shadowheart_seconds(h, up, 0.0, L, D, s2, eps)
+
+
+def qsgd_seconds(h, tau, omega, L, D, s2, eps):
+    """Minibatch SGD with one compressed message from everybody: max(h_i + τ_i) (LD/eps) ((1 + ω/n) + (ω + 1) σ²/(n
+    eps)) (Shadowheart)."""
+    n = len(h)
+    return float(numpy.add(h, tau).max()) * (L * D / eps) * ((1 + omega / n) + (omega + 1) * s2 / (n * eps))
+
+
+def sgd_one_seconds(h, L, D, s2, eps):
+    """The fastest worker alone, which sends nothing."""
+    return single_seconds(float(numpy.min(h)), L, D, s2, eps)
+
+
+def shadowheart_seconds(h, tau, omega, L, D, s2, eps):
+    """Shadowheart SGD: (LD/eps) t*(ω, σ²/eps, h, τ), t* as in `mpibench.schedule`; at most 32 times as long.
+
+    With messages of one coordinate it is the optimum of methods with compression and a server (Shadowheart)."""
+    return L * D / eps * schedule.equilibrium_seconds(omega, s2 / eps, h, tau)
+
+
+def equal_equilibrium_seconds(n, seconds, tau, omega, noise_ratio):
+    """t* where n equal workers take `seconds` for a gradient and τ for a message: max{h, τ, s} with s = A + sqrt(A² + 4
+    τ h ω σ²/(n eps)), A = (τ ω + h σ²/eps)/n. Up to a constant max{h, τ, τω/n, hσ²/(n eps), sqrt(τ h ω σ²/(n eps))}
+    (Shadowheart)."""
+    A = (tau * omega + seconds * noise_ratio) / n
+    return max(seconds, tau, A + math.sqrt(A * A + 4 * tau * seconds * omega * noise_ratio / n))
+
+
+def batch_qsgd_seconds(n, d, seconds, up, L, D, s2, eps, down=0.0):
+    """QSGD with the best batch and message on n equal workers of h = `seconds` per gradient, where each of d numbers
+    takes `up` seconds to the server and `down` seconds back: (LD/eps) (h (1 + σ²/(n eps)) + up (d/n + 1) + sqrt(d up
+    hσ²/(n eps)) + down d) (Two-way)."""
+    ratio = s2 / (n * eps)
+    messages = up * (d / n + 1) + math.sqrt(d * up * seconds * ratio)
+    return L * D / eps * (seconds * (1 + ratio) + messages + down * d)
+
+
+def two_way_lower_seconds(n, d, seconds, down, L, D, s2, eps):
+    """No method with unbiased compression is faster on n equal workers of h = `seconds` per gradient where each of d
+    numbers takes `down` seconds to a worker and about as long back, up to logarithms (Two-way):
+
+    (LD/eps) min{h (1 + σ²/(n eps)) + down d, h (1 + σ²/eps)}.
+
+    The first is Minibatch SGD with whole vectors, the second one worker alone, so compression cannot help there.
+    """
+    alone, all_of_them = seconds * (1 + s2 / eps), seconds * (1 + s2 / (n * eps)) + down * d
+    return L * D / eps * min(alone, all_of_them)
+
+
+def compression_gain(h, up, down, tau, omega, s2, eps):
+    """By how much the best method with compressed messages is ahead of the best without, up to a constant:
+
+    min{t*(0, σ²/eps, h, up), h_1 (1 + σ²/eps)} / min{t*(ω, σ²/eps, h, τ), h_1 (1 + σ²/eps)}
+
+    with `down`, (n,) seconds of a vector to each worker, in both t*; one worker alone sends nothing and is in both as
+    well. It is never above 1 where up_i <= down_i: the point costs as much as compression could save (derived, as
+    Two-way says of the lower bound).
+    """
+    alone = float(numpy.min(h)) * (1 + s2 / eps)
+    without, compressed = (
+        min(alone, schedule.equilibrium_seconds(ω, s2 / eps, h, seconds, down))
+        for ω, seconds in ((0.0, up), (omega, tau))
+    )
+    return without / compressed
 
 
 # Parameters, and the number of updates to a target.

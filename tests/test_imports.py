@@ -64,7 +64,8 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
         | {"mpibench.packing"},
         {"torch"},
     ),
-    "mpibench/theory": ({"numpy", "mpibench.network"}, set()),
+    "mpibench/schedule": ({"numpy", "mpibench.errors"}, set()),
+    "mpibench/theory": ({"numpy", "mpibench.network", "mpibench.schedule"}, set()),
     "mpibench/event_counts": ({"numpy"}, set()),
     "mpibench/sdde": ({"numpy", "mpibench.errors"}, {"scipy"}),
     "mpibench/machine": (

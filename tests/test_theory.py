@@ -64,6 +64,58 @@ def test_the_excess_of_m_sync_is_attained_where_worker_i_takes_i():
     )
 
 
+# With links.
+
+d, ω = 100, 99.0  # one coordinate a message
+UP = numpy.array([10.0, 20, 40, 80])  # seconds of a vector
+SEND = UP / d
+
+
+def test_the_cost_table_of_links_by_hand():
+    case = (2.0, 5.0, 4.0, 0.1)  # LD/eps = 100, σ²/eps = 40, n = 4
+    assert theory.linked_minibatch_seconds(H, UP, *case) == pytest.approx(88 * 100 * 11)
+    assert theory.qsgd_seconds(H, SEND, ω, *case) == pytest.approx(8.8 * 100 * (25.75 + 1000))
+    assert theory.linked_asgd_seconds(H, UP, *case) == pytest.approx(4 / (1.875 / 11) * 100 * 11)
+    # 80 / (1/1 + 1/2 + 1/4) = 45.7 with the first three, 42.7 with all, but then 80 s for a vector
+    assert theory.linked_rennala_seconds(H, UP, *case) == pytest.approx(100 * 80 / 1.75)
+    assert theory.linked_rennala_seconds(H, 0 * UP, *case) == pytest.approx(100 * 80 / 1.875)
+    assert theory.sgd_one_seconds(H, *case) == pytest.approx(1 * 100 * 41)
+    # alone the first has s² = (2 τω + 2 * 40) s + 4 τω * 40
+    a = theory.shadowheart_seconds([1.0], [0.1], ω, *case)
+    assert a == pytest.approx(100 * (99.8 + math.sqrt(99.8**2 + 4 * 1584)) / 2)
+    assert theory.shadowheart_seconds(H, SEND, ω, *case) < a
+
+
+def test_equal_workers_with_links():
+    case = (1.0, 1.0, 4.0, 0.1)
+    t = theory.equal_equilibrium_seconds(5, 2.0, 0.1, ω, 40.0)  # A = (9.9 + 80)/5
+    assert t == pytest.approx(17.98 + math.sqrt(17.98**2 + 4 * 0.1 * 2 * ω * 8))
+    assert theory.shadowheart_seconds([2.0] * 5, [0.1] * 5, ω, *case) == pytest.approx(10 * t)
+    order = max(2, 0.1, 9.9 / 5, 16, math.sqrt(0.1 * 2 * ω * 8))
+    assert order <= t <= 5 * order
+    # h (1 + 8) + 0.1 (20 + 1) + sqrt(100 * 0.1 * 2 * 8), 3 s for a vector down
+    assert theory.batch_qsgd_seconds(5, d, 2.0, 0.1, *case) == pytest.approx(10 * (18 + 2.1 + math.sqrt(160)))
+    assert theory.batch_qsgd_seconds(5, d, 2.0, 0.1, *case, down=0.03) == pytest.approx(10 * (23.1 + math.sqrt(160)))
+    assert theory.two_way_lower_seconds(5, d, 2.0, 0.03, *case) == pytest.approx(10 * (2 * 9 + 3))
+    assert theory.two_way_lower_seconds(5, d, 2.0, 3.0, *case) == pytest.approx(10 * 2 * 41)
+
+
+@few
+@given(st.lists(st.tuples(*[st.floats(0.01, 100)] * 3), min_size=1, max_size=6), st.floats(1, 100), st.floats(0, 1000))
+def test_compression_gains_nothing_once_the_way_down_is_as_slow_as_the_way_up(workers, factor, ratio):
+    h, up, down = map(numpy.array, zip(*workers, strict=True))
+    assert theory.compression_gain(h, up, numpy.maximum(up, down), up / factor, factor - 1, ratio, 1.0) <= 1 + 1e-9
+    free = theory.compression_gain(h, up, 0 * down, up / factor, factor - 1, ratio, 1.0)
+    assert free >= 1 / 5  # nor loses more than a constant
+
+
+def test_compression_gains_where_the_way_up_is_slow_and_the_way_down_is_not():
+    h, up = numpy.ones(100), numpy.full(100, 1000.0)
+    gain = theory.compression_gain(h, up, 0 * up, up / d, ω, 1e3, 1.0)
+    assert gain == pytest.approx(1000 / theory.equal_equilibrium_seconds(100, 1.0, 10.0, ω, 1e3))
+    assert gain > 2 and theory.compression_gain(h, up, 1e-3 * up, up / d, ω, 1e3, 1.0) == pytest.approx(gain)
+
+
 # Parameters and numbers of updates.
 
 
