@@ -31,6 +31,7 @@ class Algorithm:
     newest_only: ClassVar[frozenset] = frozenset()  # tags of which only the newest message to a rank matters
     tolerates_loss: ClassVar[bool] = False  # whether an experiment may lose this method's messages
     averaged: ClassVar[bool] = False  # every rank has a model, and the run's is their mean
+    needs_link_times: ClassVar[bool] = False  # whether it is defined only where what workers send takes time
     clocks: ClassVar[frozenset] = frozenset({"virtual", "emulated", "native"})  # on which it can run
 
     def observer(self, place):

@@ -428,6 +428,7 @@ class Reader:
             if missing := clocks - method.points[0].clocks:
                 there = " or ".join(sorted(method.points[0].clocks))
                 self.refuse(at, f"cannot run on the {min(missing)} clock, only on: {there}")
+            self.check_links(experiment, method.points[0], at)
             if labels.count(method.label) > 1:
                 self.refuse(at, "stands twice; give each of the tables its own `label`")
             loss, ranks = experiment.loss, method.points[0].ranks(settings.workers)
@@ -448,6 +449,19 @@ class Reader:
             if cell.hash in hashes:
                 self.refuse(("algorithm", cell.label), f"has a point of its grid twice: {as_toml(cell.parameters)}")
             hashes.add(cell.hash)
+
+    def check_links(self, experiment, algorithm, at):
+        """Refuse ways to a server that there is not, and ones that take no time where the method needs some."""
+        links, ranks = experiment.links, algorithm.ranks(experiment.settings.workers)
+        if links.uneven and algorithm.worker_number(0) != 0:
+            text = "has no server, and `exponent` in [heterogeneity.links] is for ways to one"
+            self.refuse(at, f"{text}; give each edge its own times in [graph]")
+        if algorithm.needs_link_times:
+            graph = experiment.graphs.get(ranks)
+            free = next((i for i in range(1, ranks) if links.edge(i, 0, 0, 1, graph).instant), None)
+            if free is not None:
+                text = f"needs links that take time, and the one from rank {free} to the server takes none"
+                self.refuse(at, f"{text}; give [heterogeneity.links] vector_seconds or bandwidth_bytes_per_second")
 
     def check_problem(self, experiment):
         """Refuse a problem that cannot be prepared, metrics that it does not have, and methods that its vectors are too

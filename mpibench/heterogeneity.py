@@ -36,6 +36,7 @@ class Way:
     latency_seconds: SecondsOrNone = 0.0
     bandwidth_bytes_per_second: BytesPerSecond | None = None  # every modelled byte is charged
     vector_seconds: SecondsOrNone | None = None  # of a full model vector; vectors by their share, all else is free
+    exponent: Annotated[float, Ge(-3), Le(3)] | None = None  # worker i's transmissions take i^exponent times as long
 
     def __post_init__(self):
         if self.bandwidth_bytes_per_second is not None and self.vector_seconds is not None:
@@ -68,6 +69,11 @@ class Links(Way):
         if self.hosts is not None and any(way is not None and way.vector_seconds for way in (self, self.down)):
             raise InvalidInput("links with hosts take bandwidth_bytes_per_second, not vector_seconds")
 
+    @property
+    def uneven(self):
+        """Whether workers have different ways to and from a server."""
+        return any(way is not None and way.exponent for way in (self, self.down))
+
     def edge(self, source, to, server, model_bytes, graph=None):
         """The Edge from rank `source` to rank `to`.
 
@@ -77,6 +83,9 @@ class Links(Way):
         way = self.down if self.down is not None and source == server else self
         own = graph.link(source, to) if graph is not None else None
         latency, bandwidth, vector = way.latency_seconds, way.bandwidth_bytes_per_second, way.vector_seconds
+        if way.exponent and server is not None:
+            factor = max(source, to) ** way.exponent  # the server is rank 0
+            bandwidth, vector = bandwidth and bandwidth / factor, vector and vector * factor
         if own is not None and own.latency_seconds is not None:
             latency = own.latency_seconds
         if own is not None and (own.bandwidth_bytes_per_second, own.vector_seconds) != (None, None):

@@ -495,6 +495,11 @@ class Node(Communicator):
         `least_seconds`, and `within(seconds)`, the probability of no more than these. By the model, or as measured."""
         return self.cluster.speed(i)
 
+    def link_seconds(self, source, to, size):
+        """Seconds for which a message of `size` bytes, which may be a fraction, occupies the link between these ranks,
+        by the model: without its latency, and not rounded to nanoseconds."""
+        return self.cluster.edge(source, to).transmission(size * SECOND, 0) / SECOND**2
+
     def network(self):
         """The experiment's graph with its times: trees and pivots, see `mpibench.network.Network`."""
         return self.cluster.network()

@@ -294,6 +294,10 @@ WRONG = {
         [("workers", 'engine = "mpi"\nworkers'), (STOP, "stop = { gradients = 9 }"), ('"async_sgd"', '"d_psgd"')],
         "[[algorithm]] d_psgd has no rank that knows the gradients of all",
     ),
+    "ways to no server": (
+        [('"async_sgd"', '"d_psgd"'), ("links = { ", "links = { exponent = 0.5, ")],
+        "[[algorithm]] d_psgd has no server, and `exponent` in [heterogeneity.links] is for ways to one",
+    ),
     "a tree on a one-way graph": (
         [('"async_sgd"', '"fragile"\nbatch = 4'), ("[[alg", '[graph]\nname = "line"\ndirection = "down"\n[[alg')],
         "[[algorithm]] fragile needs a way from every rank to every other",

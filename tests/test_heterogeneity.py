@@ -56,6 +56,19 @@ def test_down_is_the_way_from_the_server_and_complete_in_itself():
     assert (among_peers.latency_ns, among_peers.transmission(8, 0)) == (500_000_000, 100_000_000)
 
 
+def test_workers_may_have_different_ways_to_the_server():
+    links = Links(latency_seconds=0.5, vector_seconds=0.1, exponent=0.5, down=Way(bandwidth_bytes_per_second=8e9))
+    assert links.uneven and not Links(vector_seconds=0.1).uneven
+    up = [links.edge(i, 0, 0, 8).transmission(8, 0) for i in (1, 4, 9)]
+    assert up == [100_000_000, 200_000_000, 300_000_000]
+    assert links.edge(4, 0, 0, 8).latency_ns == 500_000_000
+    assert links.edge(0, 4, 0, 8).transmission(16, 0) == 2
+    down = Links(down=Way(bandwidth_bytes_per_second=8e9, exponent=2.0))
+    assert down.uneven and [down.edge(0, i, 0, 8).transmission(16, 0) for i in (1, 3)] == [2, 18]
+    own = Graph(5, {(4, 0): Link(vector_seconds=0.3), (3, 0): None})
+    assert [links.edge(i, 0, 0, 8, own).transmission(8, 0) for i in (4, 3)] == [300_000_000, 173_205_081]
+
+
 def test_an_edge_of_the_graph_replaces_what_it_names():
     links = Links(latency_seconds=0.5, vector_seconds=0.1)
     own = {

@@ -292,6 +292,17 @@ def test_modelled_bytes_are_those_of_vectors_and_of_all_else(simulate):
     assert (engine.nodes[0].links[1].messages, engine.nodes[0].links[1].bytes) == (3, 124 + 17)
 
 
+def test_the_seconds_of_a_link_are_known_without_latency_and_not_rounded(simulate):
+    known = []
+
+    async def program(node):
+        known.append([node.link_seconds(1, 0, size) for size in (0, 1, 2.5, 1e-6)])
+        assert node.now() == 0
+
+    simulate(program, program, latency_ns=10**9, edges={(1, 0): (7, 3)})
+    assert known[0] == [0, 3e-9, 7.5e-9, 3e-15]
+
+
 def test_a_newer_message_takes_the_place_of_one_that_has_not_left(simulate):
     arrived, left = [], []
 
