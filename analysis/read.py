@@ -20,7 +20,7 @@ SCHEMA = 1  # the newest major schema that can be read
 
 OUTSIDE = frozenset({"walltime", "fault", "watchdog"})  # outcomes that are not the algorithm's doing
 
-COUNTERS = ("time", "iteration", "updates", "gradients", "discarded", "messages", "bytes")  # the rest are metrics
+COUNTERS = ("time", "iteration", "updates", "gradients", "discarded", "messages", "bytes", "bits")  # others are metrics
 
 ATTRIBUTES = ("run_id", "experiment", "algorithm", "engine", "clock", "workers", "seed", "cell")
 ATTRIBUTES += ("outcome", "final_model", "seconds", "budget_seconds")

@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from mpibench import prediction, provenance, record, runner
+from mpibench import ledger, prediction, provenance, record, runner
 from mpibench.errors import DiskFull, InvalidInput
 from mpibench.experiment import Experiment
 from mpibench.seeds import Purpose
@@ -258,8 +258,8 @@ def nothing():
 
 def row_of(snapshot):
     """A snapshot as columns of /trace."""
-    gradients, messages, size = snapshot.counters
-    counters = {"gradients": [round(gradients)], "messages": [messages], "bytes": [size]}
+    gradients, messages, size, bits = snapshot.counters
+    counters = {"gradients": [round(gradients)], "messages": [messages], "bytes": [size], "bits": [bits]}
     settled = {"discarded": [snapshot.settled[1]]}
     point = {"time": [snapshot.seconds], "iteration": [snapshot.iteration], "updates": [snapshot.updates]}
     return point | settled | counters | {name: [float(value)] for name, value in snapshot.metrics.items()}
@@ -274,14 +274,14 @@ def finish(file, cell, result):
     file.put("updates", result.updates)
     file.put("updates/staleness_histogram", attrs={"open": int(len(result.updates["staleness_histogram"]) > 1 << 16)})
     file.put("ranks", result.ranks)
-    file.put("bytes/edges", dict(zip(("source", "destination", "messages", "bytes"), result.edges.T, strict=True)))
+    server = 0 if cell.algorithm.worker_number(0) == 0 else None
+    for group, (datasets, attrs) in ledger.tables(result.ledger, result.received, server).items():
+        file.put(f"bytes/{group}".rstrip("/"), datasets, attrs)
+    if result.events:
+        file.put("events", result.events, {"tags": result.tags})
     if len(result.ages):
         columns = ("source", "destination", "count", "age_sum", "age_max")
         file.put("ages", dict(zip(columns, result.ages.T, strict=True)))
-    if cell.algorithm.worker_number(0) == 0:
-        down = result.edges[:, 0] == 0
-        ways = {"up": int(result.edges[~down, 3].sum()), "down": int(result.edges[down, 3].sum())}
-        file.put("bytes/serialised", ways)
     file.put("provenance", {"data": result.data})
     if result.clock:
         attrs = {"start_spread_seconds": result.clock.pop("start_spread_seconds")}

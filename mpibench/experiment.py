@@ -1,7 +1,8 @@
 """Experiments: a TOML file becomes validated cells, and whatever is wrong in it is refused in one sentence.
 
     schema = 1
-    [experiment]        `Settings`: name, workers, seeds, stop, snapshot, targets, engine, clock, record_updates
+    [experiment]        `Settings`: name, workers, seeds, stop, snapshot, targets, engine, clock, record_updates,
+                        record_events
     [problem]           name = a file of problems/; every other key is a field of its dataclass
     [heterogeneity]     compute = { profile = ..., ... } (`mpibench.profiles`), links = { ... }, loss = { ... }
                         (`mpibench.heterogeneity`)
@@ -94,6 +95,7 @@ class Settings:
     snapshot: Snapshot
     targets: Targets
     record_updates: bool = False  # time, source and staleness of every update
+    record_events: bool = False  # every message and computation of every rank
 
     def __post_init__(self):
         refuse_no_folder("name", self.name)
@@ -200,7 +202,8 @@ class Experiment:
         """The cells that tuning runs on its own seeds and engine: the points of every grid; none without [tuning]."""
         if self.tuning is None:
             return ()
-        settings = replace(self.settings, seeds=self.tuning.seeds, engine=self.tuning.engine, record_updates=False)
+        settings = replace(self.settings, seeds=self.tuning.seeds, engine=self.tuning.engine, record_updates=False,
+                           record_events=False)
         return tuple(self._cell(m, p, settings, None) for m in self.methods if len(m.points) > 1 for p in m.points)
 
     def _cell(self, method, algorithm, settings, tuning):

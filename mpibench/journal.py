@@ -1,24 +1,65 @@
-"""What a rank did and when, for counters that are wanted after the run."""
+"""What a rank has sent and computed, and when it was, for counters that are wanted after the run."""
 
 from array import array
+from dataclasses import dataclass
 
 import numpy
 
+from mpibench.layout import wire_bytes
+from mpibench.node import LOST, RECEIVED, SECOND, STOPPED, UNKNOWN
+
+WIDTH = 6
+MOST_ROWS = 1_000_000  # at full resolution
+
+
+@dataclass(slots=True)
+class Kind:
+    """Messages of one tag and size on one edge that all got lost or all did not, and how many a rank has sent."""
+
+    number: int  # in the order of their first
+    to: int
+    tag: int
+    bytes: int
+    bits: int
+    mpi: int
+    lost: bool
+    messages: int = 0
+
 
 class Journal:
-    """What a rank has sent and computed, and when, so that its counters can be read at any instant of the run.
+    """What a rank has sent and computed.
 
-    A row is (instant in ns, destination or COMPUTED or STOPPED, how many, bytes or nanoseconds, cost in gradients).
-    Rows of one kind within `resolution` ns are one, so that a long native run does not fill the memory.
+    `rows`: keep when, so that counters can be read at any instant of the run. A row is (instant in ns, number of its
+    Kind or COMPUTED, STOPPED or RECEIVED - source, how many, bytes or nanoseconds, cost in gradients, arrival in ns or
+    LOST or UNKNOWN). Rows of one kind within `resolution` ns are one, so that a long native run does not fill memory.
     """
 
-    def __init__(self, resolution=0):
+    def __init__(self, rows=True, resolution=0):
         self.resolution = resolution
-        self.rows = array("d")
+        self.rows = array("d") if rows else None
         self.last = {}  # kind -> (instant, place) of its last row
+        self.kinds = {}
+        self.messages = self.bytes = self.bits = 0
 
-    def note(self, now, kind, amount, cost):
+    def sent(self, now, send, arrival):
+        """A message has left for good, or has got lost."""
+        size, bits = send.bytes, send.bits
+        key = send.link.to, send.communicator.index, send.tag, size, bits, arrival == LOST
+        kind = self.kinds.get(key)
+        if kind is None:
+            kind = Kind(len(self.kinds), key[0], send.tag, size, bits, wire_bytes(send.body), key[5])
+            self.kinds[key] = kind
+        kind.messages += 1
+        self.messages += 1
+        self.bytes += size
+        self.bits += bits
+        if self.rows is not None:
+            self.note(now, kind.number, size, 0, arrival)
+
+    def note(self, now, kind, amount, cost, arrival=UNKNOWN):
         """Count a message or a computation."""
+        if self.rows is None:
+            return
         if self.resolution:
             began, place = self.last.get(kind, (-self.resolution, 0))
             if now < began + self.resolution:
@@ -27,12 +68,69 @@ class Journal:
                 self.rows[place + 2] += cost
                 return
             self.last[kind] = now, len(self.rows) + 2
-        self.rows.extend((now, kind, 1, amount, cost))
+        elif len(self.rows) > WIDTH * MOST_ROWS:
+            self.resolution = 50_000_000
+        self.rows.extend((now, kind, 1, amount, cost, arrival))
 
     def __len__(self):
-        return len(self.rows) // 5
+        return len(self.rows) // WIDTH if self.rows is not None else 0
 
     def until(self, limit, rank):
-        """The rows (r, 5) of this rank up to the last event that counts, `limit` = (instant, rank)."""
-        rows = numpy.array(self.rows).reshape(-1, 5)
+        """The rows (r, 6) of this rank up to the last event that counts, `limit` = (instant, rank)."""
+        rows = numpy.array(self.rows).reshape(-1, WIDTH)
         return rows[(rows[:, 0] < limit[0]) | ((rows[:, 0] == limit[0]) & (rank <= limit[1]))]
+
+    @property
+    def totals(self):
+        """Messages, bytes and bits that were sent so far."""
+        return self.messages, self.bytes, self.bits
+
+    def arriving(self):
+        """destination -> messages sent that do not get lost."""
+        sums = {}
+        for kind in self.kinds.values():
+            sums[kind.to] = sums.get(kind.to, 0) + (0 if kind.lost else kind.messages)
+        return sums
+
+    def ledger(self, rank, counts=None):
+        """A row for each edge of this rank and tag, with the columns of `mpibench.ledger`; `counts`: how many messages
+        of each kind count, where these are not all."""
+        rows = {}
+        for kind in self.kinds.values():
+            count = kind.messages if counts is None else int(counts[kind.number])
+            row = rows.setdefault((kind.to, name_of(kind.tag)), [0] * 5)
+            for place, amount in enumerate((1, kind.lost, kind.bits, kind.bytes, kind.mpi)):
+                row[place] += count * amount
+        return [(rank, to, tag, *row) for (to, tag), row in sorted(rows.items()) if row[0]]
+
+
+def name_of(tag):
+    """What an algorithm calls this tag."""
+    return getattr(tag, "name", str(tag))
+
+
+def events_of(journals):
+    """(columns of /events, names of tags by number) from each rank's (Kinds, rows). A message leaves at `t` and arrives
+    at `until`, NaN where that is not known or does not happen; a computation begins and ends; in seconds. Kinds are 0
+    sent, 1 lost, 2 computed, 3 stopped."""
+    found, names = [], {}
+    for rank, (kinds, rows) in enumerate(journals):
+        names |= {int(kind.tag): name_of(kind.tag) for kind in kinds}
+        rows = rows[rows[:, 1] > RECEIVED]
+        number, sent = rows[:, 1].astype(int), rows[:, 1] >= 0
+        facts = numpy.array([*((kind.to, kind.tag, kind.lost) for kind in kinds), (-1, -1, 0)], int)
+        peer, tag, lost = facts[numpy.where(sent, number, -1)].T
+        arrival = numpy.where((rows[:, 5] >= 0) & (rows[:, 5] < LOST), rows[:, 5], numpy.nan)
+        columns = {
+            "t": numpy.where(sent, rows[:, 0], rows[:, 0] - rows[:, 3]) / SECOND,
+            "until": numpy.where(sent, arrival, rows[:, 0]) / SECOND,
+            "rank": numpy.full(len(rows), rank),
+            "kind": numpy.where(sent, lost, numpy.where(number == STOPPED, 3, 2)),
+            "peer": peer,
+            "tag": tag,
+            "bytes": numpy.where(sent, rows[:, 3], 0).astype(int),
+        }
+        found.append(columns)
+    columns = {name: numpy.concatenate([each[name] for each in found]) for name in found[0]}
+    order = numpy.argsort(columns["t"], kind="stable")
+    return {name: column[order] for name, column in columns.items()}, names

@@ -21,7 +21,16 @@ ANY = -1
 NEVER = 1 << 62  # an instant, in ns
 SECOND = 1_000_000_000
 LINKS, ENDS = 1 << 28, 1 << 29  # kinds of events after arrivals, whose kind is their source
-COMPUTED, STOPPED = -1, -2  # entries of a journal that are no messages
+COMPUTED, STOPPED, RECEIVED = -1, -2, -3  # rows of a journal that are no messages sent; RECEIVED - i: from rank i
+LOST, UNKNOWN = 1 << 62, -1  # in a journal, in the place of an arrival
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A vector in a message as a compressor has packed it: a uint8 array, and how many bits its paper counts."""
+
+    data: numpy.ndarray
+    bits: int
 
 
 class Message(NamedTuple):
@@ -125,7 +134,8 @@ class Receive(Request):
 class Send(Request):
     """A message under way; done when its link is free again."""
 
-    __slots__ = ("body", "communicator", "free_at", "link", "other_bytes", "replaced", "tag", "vector_bytes")
+    __slots__ = ("bits", "body", "bytes", "communicator", "free_at", "link", "other_bytes", "replaced", "tag",
+                 "vector_bytes")  # fmt: skip
     cancelled = False
 
     def __await__(self):
@@ -280,7 +290,7 @@ class Link:
     A lost message has occupied its link. Latency adds to the arrival and occupies nothing.
     """
 
-    __slots__ = ("bytes", "called", "edge", "engine", "free_at", "leaving", "losses", "lost", "messages", "node", "to",
+    __slots__ = ("bytes", "called", "edge", "engine", "free_at", "leaving", "lost", "messages", "node", "to",
                  "waiting")  # fmt: skip
     cancelled = False
 
@@ -295,7 +305,6 @@ class Link:
         self.leaving = []
         self.called = False
         self.messages = self.bytes = 0
-        self.losses = []  # when a message got lost
 
     def submit(self, send):
         """Send this, now or when the link is free."""
@@ -315,17 +324,15 @@ class Link:
         """The message occupies the link from now on."""
         engine, edge = self.engine, self.edge
         now = free_at = engine.time
-        size = send.vector_bytes + send.other_bytes
         self.messages += 1
-        self.bytes += size
-        if self.node.journal is not None:
-            self.node.journal.note(now, self.to, size, 0)
+        self.bytes += send.bytes
         if not edge.instant:
             free_at = self.free_at = now + edge.transmission(send.vector_bytes, send.other_bytes)
-        if self.lost is None or not self.lost():
-            engine.carry(send, free_at + edge.latency_ns)
-        else:
-            self.losses.append(now)
+        arrival = free_at + edge.latency_ns if self.lost is None or not self.lost() else LOST
+        if arrival != LOST:
+            engine.carry(send, arrival)
+        if self.node.journal is not None:
+            self.node.journal.sent(now, send, arrival)
         while send is not None:
             if free_at == now:
                 send.done = True
@@ -396,10 +403,10 @@ class Communicator:
         return self.destinations
 
     def send(self, to, tag, *body, size=None):
-        """Send `body` (numbers, vectors, None, or tuples of them) to rank `to`; done when the link is free again.
+        """Send `body` (numbers, vectors, Packed, None, or tuples of them) to `to`; done when the link is free again.
 
-        `size` replaces the modelled bytes where the paper's message is not what is serialised. What is sent is frozen.
-        A rank may send to itself, which is no message.
+        `size` is the bytes that the link is charged where the paper's message is not what is serialised; the bits of
+        the ledger are then these, too. What is sent is frozen. A rank may send to itself, which is no message.
         """
         node = self.node
         if self.destinations is not None and to not in self.destinations and to != node.rank:
@@ -410,9 +417,11 @@ class Communicator:
         request.communicator = self
         request.tag = tag
         request.body = body
-        request.vector_bytes, request.other_bytes = node.freeze(body)
+        vectors, others, padding = node.freeze(body)
+        request.vector_bytes, request.other_bytes = vectors, others
+        request.bytes, request.bits = vectors + others, 8 * vectors - padding
         if size is not None:
-            request.vector_bytes, request.other_bytes = size, 0
+            request.vector_bytes, request.other_bytes, request.bits = size, 0, round(8 * size)
         request.free_at = None  # not known before it leaves
         request.replaced = None  # the older message whose place it took, if any
         link = request.link = node.links.get(to) or node.open_link(to)
@@ -445,6 +454,7 @@ class Cluster:
     held_up: Callable[[int], Callable | None] | None = None  # native: rank -> (seconds computed) -> seconds more
     shared_seed: Callable[[int], Any] | None = None  # step -> ints, the same for all ranks: see Node.shared_seed
     newest_only: frozenset = frozenset()
+    journal: Callable[[int], Any] | None = None  # rank -> what counts its messages and computations
     until: int | None = None  # no event after this instant, in ns
 
 
@@ -471,7 +481,7 @@ class Node(Communicator):
         self.running = None
         self.backlog = []
         self.gradients = self.stopped = self.busy = 0
-        self.journal = None
+        self.journal = cluster.journal and cluster.journal(rank)
         self.fingerprint = 0
         self._rng = None
 
@@ -568,8 +578,9 @@ class Node(Communicator):
         return link
 
     def freeze(self, items):
-        """Law 3: what is handed over is never written again. Returns the bytes of its vectors and of all else."""
-        vectors = others = 0
+        """Law 3: what is handed over is never written again. Returns the bytes of its vectors, those of all else, and
+        the bits by which what is packed is longer than its paper says."""
+        vectors = others = padding = 0
         for item in items:
             kind = type(item)
             if kind is int or kind is float:
@@ -582,7 +593,11 @@ class Node(Communicator):
                 vectors += item.nbytes
             elif kind is tuple or kind is list:
                 inner = self.freeze(item)
-                vectors, others = vectors + inner[0], others + inner[1]
+                vectors, others, padding = vectors + inner[0], others + inner[1], padding + inner[2]
+            elif kind is Packed:
+                item.data.setflags(write=False)
+                vectors += item.data.nbytes
+                padding += 8 * item.data.nbytes - item.bits
             elif hasattr(item, "_version"):
                 self.engine.frozen.check(item)
                 vectors += item.nbytes
@@ -590,7 +605,7 @@ class Node(Communicator):
                 vectors += len(item)
             else:
                 others += getattr(item, "nbytes", 8)
-        return vectors, others
+        return vectors, others, padding
 
 
 class FrozenTensors:

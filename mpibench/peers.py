@@ -32,8 +32,7 @@ class PeerWatch(Watch):
         if k >= len(self.since):
             self.since.extend([now] * (k + 1 - len(self.since)))
         self.iteration = k
-        links = self.node.links.values()
-        counters = self.node.gradients, sum(link.messages for link in links), sum(link.bytes for link in links)
+        counters = self.node.gradients, *self.node.journal.totals
         settled = self.used_total, self.discarded_total
         self.shown.append((now, Snapshot(now / SECOND, k, self.updates, settled, x, counters=counters)))
         return not (self.over() or self.updates >= self.most_updates or self.settled[0] >= self.most_gradients)

@@ -12,15 +12,19 @@
 /clock       resolution_seconds, overhead_seconds, start_seconds, stop_seconds, offset_seconds, drift (n,);
              attrs: start_spread_seconds                                                              (engine mpi)
 /trace       time (float64 seconds on the run's clock), iteration (int64), updates, gradients, discarded, messages,
-             bytes (int64, cumulative over all ranks), <metric> (float64; attr direction: "lower" | "higher") all (p,)
+             bytes, bits (int64, cumulative over all ranks), <metric> (float64; attr direction: "lower" or
+             "higher"), all (p,)
 /updates     time, source, staleness, staleness_seconds, gradients (used in the update), workers (that they are of)
              (u,), with record_updates; always staleness_histogram: the number of gradients with staleness 0, 1, 2, ...
              (attr open: 1 where the last bin holds all larger ones)
 /ranks       gradients, discarded, busy_seconds, idle_seconds, messages_sent, messages_received, messages_lost,
              messages_in_flight (when the run ended), bytes_sent, peak_memory_bytes, ... (n,)
-/bytes       edges/{source,destination,messages,bytes} (e,): bytes of the bodies on each directed edge;
-             serialised/{up,down}: the same in all, to and from the server; other levels of the ledger beside
-             serialised: algorithmic (bits), mpi, nic
+/bytes       edges/{source,destination,messages,lost,received,bytes} (e,): of each directed edge, bytes as serialised;
+             {algorithmic,serialised,mpi}/edges (e,): bits as the paper counts them, bytes of the bodies, bytes that
+             MPI is handed for them, or in simulation would be (what ends a run apart);
+             {algorithmic,...}/{up,down}: the same in all, to and from the server, where there is one;
+             kinds/{source,destination,tag,messages,lost,algorithmic,serialised,mpi}: the same by edge and tag;
+             attrs: rounds (messages with a vector), payload_bits (both upwards where there is a server), wire_bytes
 /ages        source, destination, count, age_sum, age_max (e,): of what entered a rank's state from another, in
              iterations by its stamps; network methods that have stamps
 /delays      requested_seconds, realised_seconds
@@ -29,7 +33,10 @@
 /prediction  JSON, before the run, where there is a formula for the method: update_seconds {least, expected, most},
              targets [{value, eps, updates, seconds}], constants {smoothness, gap, variance, exact}, source; null is
              what theory does not say
-/steps, /events, /checks, /faults  where an engine fills them
+/events      t, until (seconds in which a message travels or a computation runs; NaN where it is not known), rank,
+             kind (0 sent, 1 lost, 2 computed, 3 stopped), peer, tag (-1: none), bytes; with record_events
+             attrs: tags (JSON: number to name)
+/steps, /checks, /faults  where an engine fills them
 
 JSON and TOML texts are scalar string datasets. Infinity and NaN stand in JSON as Python writes them. What is not known
 is absent; in a column of /provenance/ranks it is "" or NaN.

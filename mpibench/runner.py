@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy
 
-from mpibench.journal import Journal
-from mpibench.node import COMPUTED, NEVER, SECOND, STOPPED, Cluster
+from mpibench import ledger
+from mpibench.journal import Journal, events_of
+from mpibench.node import COMPUTED, NEVER, RECEIVED, SECOND, STOPPED, Cluster
 from mpibench.peers import Collector, PeerWatch, collect, together
 from mpibench.provenance import clock_resolution, peak_memory_bytes
 from mpibench.seeds import Purpose, generator
@@ -35,11 +36,19 @@ class Result:
     metrics: dict  # name -> "lower" or "higher"
     updates: dict
     ranks: dict
-    edges: numpy.ndarray  # (edges, 4): source, destination, messages, bytes
+    ledger: dict  # column -> one value for each edge and tag, see `mpibench.ledger`
+    received: numpy.ndarray  # (edges, 3): source, destination, messages that have arrived
     ages: numpy.ndarray  # (edges, 5): source, destination, how often something came, sum and largest of its ages
     data: dict  # provenance of the problem
     clock: dict = field(default_factory=dict)
     fidelity: dict = field(default_factory=dict)
+    events: dict = field(default_factory=dict)  # with record_events
+    tags: dict = field(default_factory=dict)  # their names by number
+
+    @property
+    def edges(self):
+        """(edges, 4): source, destination, messages, bytes."""
+        return ledger.by_edge(self.ledger, "messages", "serialised")
 
     def time_to(self, metric, value):
         """Seconds to the first snapshot at or past this value; inf where there is none."""
@@ -56,8 +65,8 @@ class Tally:
     stopped: int
     busy_seconds: float
     fingerprint: int
-    edges: list  # (source, destination, messages, bytes)
-    lost: int = 0  # messages
+    kinds: list  # (source, destination, name of the tag, messages, of which lost, bits, bytes, bytes for MPI)
+    received: list  # (source, destination, messages)
     handed_to_mpi: int = 0
 
 
@@ -87,8 +96,9 @@ def speed_by(cell, measured):
     return speed
 
 
-def cluster_of(cell, seed, problem, measured=None):
-    """The modelled machine of a run; `measured`: on the native clock, seconds per gradient of each rank."""
+def cluster_of(cell, seed, problem, measured=None, journal=None):
+    """The modelled machine of a run; `measured`: on the native clock, seconds per gradient of each rank; `journal`:
+    rank -> what counts its messages and computations."""
     algorithm, workers = cell.algorithm, cell.workers
     number = algorithm.worker_number
     server = 0 if number(0) == 0 else None
@@ -135,6 +145,7 @@ def cluster_of(cell, seed, problem, measured=None):
         held_up=held_up if cell.clock == "native" and cell.disturbed else None,
         shared_seed=lambda k: (seed, Purpose.COMPRESSION, 0, k),
         newest_only=algorithm.newest_only,
+        journal=journal,
         until=round(cell.stop.seconds * SECOND) if cell.stop.seconds else None,
     )
 
@@ -196,13 +207,11 @@ def simulate(cell, seed, show=None):
 
     problem = cell.problem.prepare(cell.workers, seed)
     engine, watches = Simulation(), {}
-    cluster = cluster_of(cell, seed, problem)
+    cluster = cluster_of(cell, seed, problem, journal=lambda rank: Journal(rows=cell.record_events))
     observer = cell.algorithm.observer(cluster)
 
     def counters():
-        links = [link for node in engine.nodes for link in node.links.values()]
-        gradients = sum(node.gradients for node in engine.nodes)
-        return gradients, sum(link.messages for link in links), sum(link.bytes for link in links)
+        return tuple(map(sum, zip(*((node.gradients, *node.journal.totals) for node in engine.nodes), strict=True)))
 
     def past(metrics):
         return any(watches[observer].past(metrics[name], name) for name in cell.stop.metrics)
@@ -225,18 +234,23 @@ def simulate(cell, seed, show=None):
                 watch.close(limit)
             snapshots, point = watch.snapshots, watch.point
     seen = Seen(snapshots, point, watch.recorded, [each.tallies(limit) for each in watches.values()])
+    travelling = Counter((send.communicator.node.rank, send.link.to) for send in engine.travelling())
     tallies = [
         Tally(
             node.gradients,
             node.stopped,
             node.busy / SECOND,
             node.fingerprint,
-            [(node.rank, to, link.messages, link.bytes) for to, link in sorted(node.links.items()) if to != node.rank],
-            lost_by(node, limit),
+            node.journal.ledger(node.rank),
+            [(node.rank, to, sent - travelling[node.rank, to]) for to, sent in node.journal.arriving().items()],
         )
         for node in engine.nodes
     ]
-    return result_of(cell, problem, seen, tallies, engine.time / SECOND)
+    result = result_of(cell, problem, seen, tallies, engine.time / SECOND)
+    if cell.record_events:
+        journals = [(node.journal.kinds.values(), node.journal.until(limit, node.rank)) for node in engine.nodes]
+        result.events, result.tags = events_of(journals)
+    return result
 
 
 def result_of(cell, problem, seen, tallies, seconds):
@@ -249,11 +263,13 @@ def result_of(cell, problem, seen, tallies, seconds):
         "updates": numpy.array([s.updates for s in snapshots]),
         "discarded": numpy.array([s.settled[1] for s in snapshots]),
     }
-    for place, name in enumerate(("gradients", "messages", "bytes")):
+    for place, name in enumerate(("gradients", "messages", "bytes", "bits")):
         trace[name] = numpy.array([round(s.counters[place]) for s in snapshots], numpy.int64)
     for name in metrics:
         trace[name] = numpy.array([s.metrics[name] for s in snapshots], float)
-    edges = numpy.array([edge for tally in tallies for edge in tally.edges], numpy.int64).reshape(-1, 4)
+    sent = ledger.together([row for tally in tallies for row in tally.kinds])
+    received = numpy.array([row for tally in tallies for row in tally.received], numpy.int64).reshape(-1, 3)
+    sums = lambda ends, values: numpy.bincount(ends, values, n).astype(int)  # noqa: E731
     used, discarded, histogram = Counter(), Counter(), Counter()
     ages = []
     for rank, (used_by, discarded_by, delays, by_source) in enumerate(seen.tallies):
@@ -267,11 +283,13 @@ def result_of(cell, problem, seen, tallies, seconds):
         "discarded": numpy.array([discarded[rank] for rank in range(n)]),
         "stopped": numpy.array([tally.stopped for tally in tallies]),
         "busy_seconds": numpy.array([tally.busy_seconds for tally in tallies]),
-        "messages_sent": numpy.bincount(edges[:, 0], edges[:, 2], n).astype(int),
-        "bytes_sent": numpy.bincount(edges[:, 0], edges[:, 3], n).astype(int),
+        "messages_sent": sums(sent["source"], sent["messages"]),
+        "messages_received": sums(received[:, 1], received[:, 2]),
+        "messages_lost": sums(sent["source"], sent["lost"]),
+        "bytes_sent": sums(sent["source"], sent["serialised"]),
     }
-    if cell.loss.possible:
-        ranks["messages_lost"] = numpy.array([tally.lost for tally in tallies])
+    arrived = sums(received[:, 0], received[:, 2])
+    ranks["messages_in_flight"] = ranks["messages_sent"] - ranks["messages_lost"] - arrived
     ranks["idle_seconds"] = numpy.maximum(0.0, seconds - ranks["busy_seconds"])
     staleness = numpy.array([histogram[delay] for delay in range(len(histogram))])
     updates = dict(seen.recorded or {}) | {"staleness_histogram": staleness}
@@ -282,17 +300,12 @@ def result_of(cell, problem, seen, tallies, seconds):
     model = hashlib.sha256(point)
     attrs = {"seconds": seconds, "event_hash": events.hexdigest()[:16], "model_hash": model.hexdigest()[:16]}
     ages = numpy.array(ages, numpy.int64).reshape(-1, 5)
-    result = Result(attrs, trace, metrics, updates, ranks, edges, ages, problem.provenance)
+    result = Result(attrs, trace, metrics, updates, ranks, sent, received, ages, problem.provenance)
     targets = cell.targets
     finite = all(numpy.isfinite(trace[name]).all() for name in metrics)
     reached = result.time_to(targets.metric, targets.headline) < math.inf
     attrs["outcome"] = "reached" if reached else "budget" if finite else "diverged"
     return result
-
-
-def lost_by(node, limit):
-    """How many messages of this rank got lost, up to the last event (time, rank) of the run."""
-    return sum((now, node.rank) <= limit for link in node.links.values() for now in link.losses)
 
 
 def model_bytes(point):
@@ -382,8 +395,8 @@ def once(comm, cell, seed, problem, measured, pace=None):
     longest = max(*measured, float(numpy.max(cell.compute.mean_seconds(cell.workers))) if pace else 0.0)
     still = max(300.0, 50 * longest * (pace or {}).get("time_scale", 1.0))  # above any planned delay
     engine, watches = MPIEngine(comm, cell.clock, offset=offset, stall_seconds=still, **(pace or {})), {}
-    journal = Journal(JOURNAL_NS if cell.clock == "native" else 0)
-    cluster = cluster_of(cell, seed, problem, measured)
+    journal = Journal(resolution=JOURNAL_NS if cell.clock == "native" and not cell.record_events else 0)
+    cluster = cluster_of(cell, seed, problem, measured, lambda rank: journal)
     root = cell.algorithm.observer(cluster)  # all is put together there
     states = []
     if of_the_mean(cell):
@@ -391,7 +404,7 @@ def once(comm, cell, seed, problem, measured, pace=None):
     else:
         watch_of = observing(cell, problem, root)
     with numpy.errstate(over="ignore", invalid="ignore"):
-        ended_by = engine.run(cluster, program_of(cell, problem, watches, watch_of), journal)
+        ended_by = engine.run(cluster, program_of(cell, problem, watches, watch_of))
     ended_by = comm.bcast(ended_by)
     local, watch = None, watches.get(comm.rank)
     limit = engine.end, NEVER if ended_by is None else ended_by
@@ -401,13 +414,15 @@ def once(comm, cell, seed, problem, measured, pace=None):
     drift = clocks.offset(comm)[0] - offset
     if engine.node is not None:
         rows = journal.until(engine.limit, comm.rank)
-        tally = tally_of(comm.rank, rows, engine.fingerprint(), lost_by(engine.node, limit), engine.wire.bytes)
+        tally = tally_of(comm.rank, journal, rows, engine.fingerprint(), engine.wire.bytes)
+        rows = rows if cell.record_events else numpy.delete(rows, 5, axis=1)
         clock = dict(zip(("resolution_seconds", "overhead_seconds"), clock_resolution(), strict=True))
         clock |= {"start_seconds": engine.started / SECOND, "stop_seconds": engine.stopped / SECOND}
         clock |= {"offset_seconds": offset / SECOND, "round_trip_seconds": round_trip / SECOND}
         clock["drift"] = drift / max(1, engine.stopped)
         late = numpy.array(engine.lateness)
-        local = (tally, rows, late, engine.overruns, clock, watch.tallies(limit), peak_memory_bytes())
+        kinds = list(journal.kinds.values())
+        local = (tally, (kinds, rows), late, engine.overruns, clock, watch.tallies(limit), peak_memory_bytes())
     everybody = [entry for entry in comm.gather(local, root) or [] if entry is not None]
     if of_the_mean(cell):
         snapshots = snapshots_of_the_mean(comm, cell, problem, watch, states, limit)
@@ -427,9 +442,9 @@ def once(comm, cell, seed, problem, measured, pace=None):
     seen = Seen(snapshots, point, recorded, [entry[5] for entry in everybody])
     tallies = [entry[0] for entry in everybody]
     if of_the_mean(cell):  # the counters at the end, as in the simulation: of all that has happened
-        edges = [edge for tally in tallies for edge in tally.edges]
-        totals = sum(tally.gradients for tally in tallies), sum(e[2] for e in edges), sum(e[3] for e in edges)
-        snapshots[-1] = replace(snapshots[-1], counters=totals)
+        kinds = [kind for tally in tallies for kind in tally.kinds]
+        totals = (sum(kind[place] for kind in kinds) for place in (3, 6, 5))
+        snapshots[-1] = replace(snapshots[-1], counters=(sum(tally.gradients for tally in tallies), *totals))
     result = result_of(cell, problem, seen, tallies, engine.end / SECOND)
     result.ranks["bytes_handed_to_mpi"] = numpy.array([tally.handed_to_mpi for tally in tallies])
     result.ranks["peak_memory_bytes"] = numpy.array([entry[6] for entry in everybody])  # of the process so far
@@ -446,6 +461,8 @@ def once(comm, cell, seed, problem, measured, pace=None):
             "time_scale": pace["time_scale"],
             "margin_seconds": pace["margin_seconds"],
         }
+    if cell.record_events:
+        result.events, result.tags = events_of([entry[1] for entry in everybody])
     if root != 0:
         comm.send(result, 0)
         return None, violations
@@ -470,23 +487,27 @@ def until(recorded, seconds):
     return {name: column[:count] for name, column in recorded.items()}
 
 
-def tally_of(rank, rows, fingerprint, lost, handed_to_mpi):
-    """A rank's Tally from the rows of its journal."""
+def tally_of(rank, journal, rows, fingerprint, handed_to_mpi):
+    """A rank's Tally from those rows of its journal that count."""
     computed, stopped = rows[:, 1] == COMPUTED, rows[:, 1] == STOPPED
-    sums = {to: rows[rows[:, 1] == to].sum(axis=0) for to in numpy.unique(rows[rows[:, 1] >= 0, 1])}
-    edges = [(rank, int(to), int(total[2]), int(total[3])) for to, total in sums.items()]
-    busy = rows[computed | stopped, 3].sum() / SECOND
-    return Tally(rows[:, 4].sum(), int(rows[stopped, 2].sum()), busy, fingerprint, edges, lost, handed_to_mpi)
+    sent, arrived = rows[rows[:, 1] >= 0], rows[rows[:, 1] <= RECEIVED]
+    counts = numpy.bincount(sent[:, 1].astype(int), sent[:, 2], len(journal.kinds)).astype(int)
+    sources = numpy.bincount((RECEIVED - arrived[:, 1]).astype(int), arrived[:, 2]).astype(int)
+    received = [(source, rank, int(count)) for source, count in enumerate(sources) if count]
+    busy, gradients = rows[computed | stopped, 3].sum() / SECOND, rows[:, 4].sum()
+    kinds = journal.ledger(rank, counts)
+    return Tally(gradients, int(rows[stopped, 2].sum()), busy, fingerprint, kinds, received, handed_to_mpi)
 
 
 def read_counters(snapshots, journals, end, root=0):
     """Fill in the counters over all ranks at each snapshot of rank `root`, in the order of law 8: at the same instant
     lower ranks come first, but all is counted at `end`."""
     totals = []
-    for rows in journals:
+    for kinds, rows in journals:
         sent = rows[:, 1] >= 0
-        counts = numpy.stack([rows[:, 4], rows[:, 2] * sent, rows[:, 3] * sent], axis=1)
-        totals.append((rows[:, 0], numpy.vstack([numpy.zeros(3), numpy.cumsum(counts, axis=0)])))
+        bits = numpy.array([*(kind.bits for kind in kinds), 0])[numpy.where(sent, rows[:, 1], -1).astype(int)]
+        counts = numpy.stack([rows[:, 4], rows[:, 2] * sent, rows[:, 3] * sent, rows[:, 2] * bits], axis=1)
+        totals.append((rows[:, 0], numpy.vstack([numpy.zeros(4), numpy.cumsum(counts, axis=0)])))
     for snapshot in snapshots:
         now = round(snapshot.seconds * SECOND)
         all_of_it = now == end and snapshot is snapshots[-1]

@@ -86,6 +86,7 @@ def write(folder, values, times=None, *, seed=0, algorithm="ringmaster", paramet
             "discarded": 0,
             "messages": 2,
             "bytes": 1000,
+            "bits": 8000,
         }.items():
             trace[name] = each * np.arange(len(times))
         trace[targets["metric"] if targets else "loss"] = np.array(values, float)
@@ -451,7 +452,8 @@ def test_what_the_suite_records_can_be_read(tmp_path):
         "engine": "simulation", "clock": "virtual", "workers": 2, "ranks": 3, "seed": 7, "cell": "0" * 16,
         "final_model": "the server's point", "budget_seconds": INF,
     }  # fmt: skip
-    counters = {name: [0, 3, 6] for name in ("iteration", "updates", "gradients", "discarded", "messages", "bytes")}
+    names = ("iteration", "updates", "gradients", "discarded", "messages", "bytes", "bits")
+    counters = {name: [0, 3, 6] for name in names}
     with record.RunFile(tmp_path / "seed-7-1.h5", attrs, {"resolved": resolved, "tuning": None}, {}) as file:
         file.append("trace", {"time": [0.0, 0.5, 1.5], "loss": [2.0, 0.7, 0.05], **counters})
         file.put("trace/loss", attrs={"direction": "lower"})

@@ -66,6 +66,9 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     ),
     "mpibench/schedule": ({"numpy", "mpibench.errors"}, set()),
     "mpibench/theory": ({"numpy", "mpibench.network", "mpibench.schedule"}, set()),
+    "mpibench/ledger": ({"numpy"}, set()),
+    "mpibench/journal": ({"numpy", "mpibench.layout", "mpibench.node"}, set()),
+    "mpibench/layout": ({"numpy", "mpibench.node"}, {"torch"}),
     "mpibench/event_counts": ({"numpy"}, set()),
     "mpibench/sdde": ({"numpy", "mpibench.errors"}, {"scipy"}),
     "mpibench/machine": (
@@ -89,18 +92,17 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/watch": ({"mpibench.node"}, set()),
     "mpibench/peers": ({"mpibench.node", "mpibench.watch"}, set()),
     "mpibench/watchdog": ({"mpibench.node"}, set()),
-    "mpibench/journal": ({"numpy"}, set()),
     "mpibench/doorbell": (set(), set()),
     "mpibench/reduction": ({"numpy", "mpibench.node"}, {"torch"}),
     "mpibench/shared_memory": ({"numpy"}, {"mpi4py", "torch"}),
     "mpibench/runner": (
-        {"numpy", "mpibench.journal", "mpibench.node", "mpibench.peers", "mpibench.provenance", "mpibench.seeds"}
-        | {"mpibench.watch"},
+        {"numpy", "mpibench.journal", "mpibench.ledger", "mpibench.node", "mpibench.peers", "mpibench.provenance"}
+        | {"mpibench.seeds", "mpibench.watch"},
         {"mpibench.engines.simulation", "mpibench.engines.mpi", "mpibench.clocks"}
         | {"mpibench.graphs", "mpibench.network"},
     ),
     "mpibench/campaign": (
-        {"mpibench.errors", "mpibench.experiment", "mpibench.seeds"}
+        {"mpibench.errors", "mpibench.experiment", "mpibench.ledger", "mpibench.seeds"}
         | {"mpibench.prediction", "mpibench.provenance", "mpibench.record", "mpibench.runner"},
         {"mpi4py"},
     ),
@@ -111,7 +113,7 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
         | {"mpibench.watchdog", "mpibench.engines.wire"},
         set(),
     ),
-    "mpibench/engines/wire": ({"numpy", "mpi4py"}, {"torch"}),
+    "mpibench/engines/wire": ({"numpy", "mpi4py", "mpibench.layout"}, set()),
     "mpibench/clocks": ({"numpy", "mpi4py"}, set()),
     "mpibench/algorithms": (
         {"mpibench.algorithm", "mpibench.collectives", "mpibench.compressors", "mpibench.lattice", "mpibench.topology"}

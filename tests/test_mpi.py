@@ -21,7 +21,8 @@ from mpibench.algorithms.minibatch_sgd import MinibatchSGD
 from mpibench.algorithms.ringmaster import Ringmaster
 from mpibench.collectives import barrier, broadcast, ring_all_reduce, tree_all_reduce
 from mpibench.engines.simulation import Simulation
-from mpibench.node import SECOND
+from mpibench.layout import wire_bytes
+from mpibench.node import SECOND, Packed
 from mpibench.problems.quadratic import Quadratic
 
 A, B = 0, 1  # tags
@@ -151,13 +152,17 @@ def alike(sent, received):
         return (sent.dtype, sent.shape, sent.device) == (received.dtype, received.shape, received.device) and bool(
             torch.equal(sent, received)
         )
+    if isinstance(sent, Packed):
+        return type(received) is Packed and sent.bits == received.bits and alike(sent.data, received.data)
     return type(sent) is type(received) and (sent == received or sent != sent)
 
 
 def round_trip(wire, comm, bodies):
     """Send every body to the next rank, and say which come from the rank before otherwise than they went."""
     for k, body in enumerate(bodies):
+        before = wire.bytes
         wire.send(k % 2, (comm.rank + 1) % comm.size, k, 10**15 + k, body)
+        assert wire.bytes - before == wire_bytes(body)  # what the ledger reckons
     arrived = receive(wire, len(bodies))
     before = (comm.rank - 1) % comm.size
     wrong = [row for k, row in enumerate(arrived) if row[:4] != (before, k % 2, k, 10**15 + k)]
@@ -183,6 +188,7 @@ VECTORS = [
     (7, numpy.arange(5000.0), None, numpy.ones(0), (numpy.arange(3.0), "text")),
     (numpy.arange(300_000.0)[::3],),
     (numpy.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]),),
+    (1, Packed(numpy.arange(5, dtype=numpy.uint8), 37), 2, (Packed(numpy.ones(40_000, numpy.uint8), 320_000), 3)),
 ]
 
 

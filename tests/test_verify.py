@@ -49,7 +49,7 @@ def write(folder, seed=0, overrides=(), tuning_seeds=(100,), run_id=None):
     path = place(folder, cell.name, cell.label, cell.hash, seed, run_id)
     with RunFile(path, attrs, config, provenance) as file:
         trace = {"time": [0.0, 5.0, 10.0], "iteration": [0, 4, 9], "loss": [1.0, 0.5, 0.05]}
-        trace |= {name: [0, 4, 9] for name in ("updates", "gradients", "discarded", "messages", "bytes")}
+        trace |= {name: [0, 4, 9] for name in ("updates", "gradients", "discarded", "messages", "bytes", "bits")}
         file.append("trace", trace)
         file.put("trace/loss", attrs={"direction": "lower"})
         file.put("ranks", {"gradients": [0, 5, 5], "messages_sent": [10, 4, 4], "messages_received": [8, 5, 4]})

@@ -21,7 +21,7 @@ from mpi4py import MPI
 
 from mpibench.doorbell import Doorbell
 from mpibench.engines.wire import Wire
-from mpibench.node import ENDS, NEVER, SECOND, Agenda, Link, Node, Task, different_graphs
+from mpibench.node import ENDS, LOST, NEVER, RECEIVED, SECOND, UNKNOWN, Agenda, Link, Node, Task, different_graphs
 from mpibench.reduction import Reductions
 from mpibench.shared_memory import window
 from mpibench.watchdog import Watchdog
@@ -70,13 +70,12 @@ class NativeLink(Link):
                 older.body = None
             self.pending[key] = send
             return
-        engine, size = self.node.engine, send.vector_bytes + send.other_bytes
+        engine, lost = self.node.engine, self.lost is not None and self.lost()
         self.messages += 1
-        self.bytes += size
+        self.bytes += send.bytes
         if self.node.journal is not None:
-            self.node.journal.note(engine.time, self.to, size, 0)
-        if self.lost is not None and self.lost():
-            self.losses.append(engine.time)
+            self.node.journal.sent(engine.time, send, LOST if lost else UNKNOWN)
+        if lost:
             return send.finish()
         if send.tag in self.node.newest_only:
             self.leaving_tags.add(key)
@@ -131,9 +130,8 @@ class MPIEngine(Agenda):
         """Nanoseconds since the common origin, on the modelled clock."""
         return int((time.perf_counter_ns() - self.origin) / self.scale)
 
-    def run(self, cluster, program, journal=None):
-        """Run `program(node)` until the first rank's returns, or until the cluster's last instant; `journal` gets what
-        this rank sends and computes.
+    def run(self, cluster, program):
+        """Run `program(node)` until the first rank's returns, or until the cluster's last instant.
 
         Returns the rank that ended the run, or None if time did.
         """
@@ -145,7 +143,6 @@ class MPIEngine(Agenda):
             self.bell = Doorbell(part)
             self.reductions = Reductions(part.Dup())  # apart: who begins one may not know yet that the run has ended
             node = self.node = Node(self, part.rank, cluster)
-            node.journal = journal
             self.held_up = cluster.held_up and cluster.held_up(part.rank)
             if cluster.until is not None:
                 self.limit = (cluster.until, NEVER)
@@ -231,6 +228,8 @@ class MPIEngine(Agenda):
             self.node.fingerprint = hash((self.node.fingerprint, time_, kind))
             self.marks[0].append(time_)
             self.marks[1].append(self.node.fingerprint)
+        if kind < self.comm.size and kind != rank and self.node.journal is not None:
+            self.node.journal.note(self.time, RECEIVED - kind, 0, 0)
         event.happen()
 
     def takes_no_time(self, source):

@@ -71,6 +71,10 @@ class Simulation(Agenda):
         events = self.events if arrival > self.time else self.arrivals
         heappush(events, (arrival, send.link.to, send.communicator.node.rank, self.age, send))
 
+    def travelling(self):
+        """The messages that have left and not arrived."""
+        return [event for *_, kind, _, event in (*self.events, *self.arrivals) if kind < LINKS]
+
     def forget(self, event):
         """This computation or sleep will be skipped; until then it shall not keep a point alive."""
         event.function = event.args = None
