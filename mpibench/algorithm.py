@@ -6,7 +6,7 @@ peer, and rank r is worker r + 1. A coroutine sees the world through four things
 node    what it may do: send, recv, drain, compute, sleep, start, join (`mpibench.node.Node`)
 x       the start, a vector: a numpy array or a torch tensor, never written, only replaced (`x = x - γ * g`)
 f       this worker's objective: `ξ = f.sample()` draws a sample, `f.gradient(x, ξ)` is its stochastic gradient, to be
-        handed to `node.compute`
+        handed to `node.compute`; where x consists of tensors, `f.shapes` are theirs, one after the other
 watch   `while watch(k, x):` shows iteration k and its point and asks whether to go on. `watch.used(i, delay)` and
         `watch.discarded(i, delay)` say what became of a gradient of rank i that was computed `delay` updates ago,
         `watch.reused(delay)` that the next update uses one so old once more, and `watch.mixed(j, age)` that something
@@ -42,11 +42,14 @@ class Algorithm:
         """Raise ValueError, one sentence, where these parameters make no sense for this number of workers, or on this
         graph of all ranks; None is the complete one."""
 
-    def check_dimension(self, d):
-        """The same for vectors of d coordinates."""
+    def check_dimension(self, d, workers):
+        """The same for vectors of d coordinates and this number of workers."""
         for field in fields(self):
             if hasattr(value := getattr(self, field.name), "catalogued"):  # a compressor
-                value.check(d)
+                try:
+                    value.check(d)
+                except ValueError as error:
+                    raise ValueError(f"{field.name}: {error}") from error
 
 
 class Centralized(Algorithm):

@@ -166,6 +166,8 @@ def _table(rows):
 
 def as_toml(value):
     """A value as it is written in an experiment."""
+    if is_dataclass(value):
+        value = {k: v for k, v in vars(value).items() if v is not None}
     if isinstance(value, dict):
         return f"{{ {', '.join(f'{k} = {as_toml(v)}' for k, v in value.items())} }}"
     if isinstance(value, (list, tuple)):
@@ -302,7 +304,7 @@ def named(kind, table, at, refuse):
     """The class of the file that a table names; it has a field `name` as well."""
     check_keys(table, table, at, refuse)
     if "name" not in table:
-        refuse(at, f"lacks `name`, one of {', '.join(map(as_toml, names(kind)))}", "name")
+        refuse(at, f"lacks `name`, that of a {kind}, of which `mpibench list` tells", "name")
     try:
         return load(kind, value(str, table["name"], at, "name", refuse))
     except InvalidInput as error:

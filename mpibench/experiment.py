@@ -477,7 +477,7 @@ class Reader:
         for method in experiment.methods:
             for point in method.points:
                 try:
-                    point.check_dimension(problem.dimension)
+                    point.check_dimension(problem.dimension, settings.workers)
                 except ValueError as error:
                     self.refuse(("algorithm", method.label), str(error))
         metrics = problem.metrics

@@ -21,6 +21,7 @@ import numpy
 from annotated_types import Ge, Le
 
 from mpibench.errors import InvalidInput
+from mpibench.packing import pack, unpack
 
 Bits = Annotated[int, Ge(0), Le(16)]  # per coordinate; 0 for full precision
 EXACT = 2.0**52  # whole numbers below this are exact, also with a fraction of 1/2
@@ -69,7 +70,7 @@ class Lattice:
         """The point of these colours nearest to y, as a vector like y; None if that is not the one of the hash."""
         if not self.holds(y):
             return None
-        colours, q = unpack(message[0], self.bits, len(y)), 2**self.bits
+        colours, q = unpack(message[0], self.bits, len(y)).astype(numpy.int64), 2**self.bits
         z = colours + q * numpy.rint((on_host(y) / self.side - colours) / q).astype(numpy.int64)
         return like(y, z * self.side) if hash_of(z) == message[1] else None
 
@@ -118,22 +119,6 @@ class Codec:
 def is_packed(message):
     """Whether a Codec's message is in colours."""
     return type(message) is tuple
-
-
-def pack(colours, bits):
-    """(d,) whole numbers below 2^bits as a uint8 array of ceil(bits d / 8), lowest bits first."""
-    pairs = colours.astype("<u2").view(numpy.uint8).reshape(-1, 2)
-    columns = numpy.unpackbits(pairs, axis=1, bitorder="little", count=bits)
-    return numpy.packbits(columns.reshape(-1), bitorder="little")
-
-
-def unpack(packed, bits, dimension):
-    """The (d,) int64 colours of `pack`."""
-    columns = numpy.unpackbits(packed, bitorder="little", count=bits * dimension).reshape(dimension, bits)
-    pairs = numpy.zeros((dimension, 2), numpy.uint8)
-    packed = numpy.packbits(columns, axis=1, bitorder="little")
-    pairs[:, : packed.shape[1]] = packed
-    return pairs.reshape(-1).view("<u2").astype(numpy.int64)
 
 
 def hash_of(z):

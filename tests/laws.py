@@ -194,6 +194,21 @@ def packed(bits):
     return lambda d: 8 + math.ceil(bits * d / 8)
 
 
+def of_code(bits):
+    """Bytes of a counter and a packed vector of float64, of so many bits by its formula."""
+    return lambda d: 8 + math.ceil(bits(d) / 8)
+
+
+def compressed(name, parameters, bits, refused):
+    """Minibatch SGD whose way up is compressed to so many bits."""
+    sent = {"MODEL": (lambda did: did.settled, numbered_vector), "GRADIENT": (lambda did: did.settled, of_code(bits))}
+    return Row(name, parameters, sent, refused={"stepsize": POSITIVE} | refused, inbox=lambda n: n - 1)
+
+
+COMPRESSOR = (3, "top_k", {}, {"name": "topk"}, {"name": "top_k"}, {"name": "top_k", "k": 0}, {"name": "top_k", "k": 7},
+              {"name": "qsgd", "levels": 0}, {"name": "qsgd", "s": 1})  # fmt: skip
+
+
 def in_pairs(tag, parameters):
     """How many messages of this tag it takes to find all pairs, by a reference. A pair uses the local steps of both; at
     the last one the run may end before the second says so."""
@@ -497,5 +512,89 @@ LAWS = [
             ({"local_steps": 2}, numbers_and_vector(0)),
             ({"bits": 8, "side": 0.02}, packed(8)),
         )
+    ),
+    *(
+        compressed(
+            "compressed_minibatch",
+            {"stepsize": stepsize, "compressor": compressor} | parameters,
+            bits,
+            {"compressor": COMPRESSOR, "error_feedback": ("both", "", True, 1)},
+        )
+        for stepsize, compressor, parameters, bits in (
+            (0.5, {"name": "identity"}, {}, lambda d: 64 * d),
+            (0.3, {"name": "rand_k", "fraction": 0.5, "shared": True}, {}, lambda d: 64 * (d // 2)),
+            (0.5, {"name": "top_k", "fraction": 0.5}, {"error_feedback": "step_inside"}, lambda d: 64 * (d // 2) + d),
+            (0.3, {"name": "scaled_sign"}, {"error_feedback": "step_outside"}, lambda d: 64 + d),
+        )
+    ),
+    compressed(
+        "qsgd",
+        {"stepsize": 0.5, "levels": 4, "bucket": 4},
+        lambda d: 64 * math.ceil(d / 4) + 4 * d,
+        {"levels": (*COUNT, 32768), "bucket": COUNT},
+    ),
+    Row(
+        "sign_sgd",
+        {"stepsize": 0.01, "momentum": 0.5},
+        sent={
+            "MODEL": (lambda did: did.n, numbers_and_vector(0)),
+            "SIGNS": (lambda did: did.settled, of_code(lambda d: d)),
+            "VOTE": (lambda did: did.settled, of_code(lambda d: 2 * d)),
+        },
+        refused={
+            "stepsize": POSITIVE,
+            "momentum": (-0.1, 1.1, math.nan, True, "half"),
+            "weight_decay": (-0.1, math.inf, math.nan, True),
+        },
+        inbox=lambda n: n - 1,
+    ),
+    *(
+        Row(
+            "fo_sgd",
+            {"stepsize": 0.1, "block_bits": 2, "both_ways": both_ways},
+            sent={
+                "MODEL": (lambda did, both=both_ways: did.n if both else did.settled, numbered_vector),
+                "BITS": (lambda did: did.settled, of_code(lambda d: d + 128)),
+                "STEP": (lambda did, both=both_ways: did.settled if both else 0, of_code(lambda d: d + 128)),
+            },
+            refused={"block_bits": (-1, 25, 1.5, True), "both_ways": BOOLEAN}
+            | dict.fromkeys(("stepsize", "rho", "rho_server"), POSITIVE),
+            inbox=lambda n: n - 1,
+        )
+        for both_ways in (False, True)
+    ),
+    Row(
+        "one_bit_adam",
+        {"stepsize": 0.02, "warmup": 10},
+        sent={
+            "GRADIENT": (lambda did: 240, pieces),
+            "PIECE": (lambda did: 12 * (did.finished // 4 - 10), lambda d: 9),
+            "MEAN": (lambda did: 12 * (did.finished // 4 - 10), lambda d: 9),
+        },
+        refused={
+            **dict.fromkeys(("stepsize", "epsilon"), POSITIVE),
+            **dict.fromkeys(("beta1", "beta2"), (-0.1, 1.1, math.nan, True)),
+            "warmup": (-1, 1.5, math.inf, True),
+            "weight_decay": (-0.1, math.inf, math.nan, True),
+            "compressor": COMPRESSOR,
+        },
+        inbox=lambda n: 2 * n,
+        waiting=6,
+    ),
+    Row(
+        "power_sgd",
+        {"stepsize": 0.3, "rank": 1, "momentum": 0.5},
+        sent={
+            "LEFT": (lambda did: 24 * did.finished // 4, lambda d: pieces(3)),
+            "RIGHT": (lambda did: 24 * did.finished // 4 - 3, lambda d: pieces(2)),
+        },
+        refused={
+            "stepsize": POSITIVE,
+            "rank": COUNT,
+            "momentum": (-0.1, 1.1, math.nan, True),
+            "shapes": ([], [[]], [[2, 3]], [3.5], 7),
+        },
+        inbox=lambda n: 2 * n,
+        waiting=6,
     ),
 ]

@@ -44,7 +44,7 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/topology": (LIGHT | {"mpibench.catalogue"}, {"networkx", "mpibench.graphs"}),
     "mpibench/graphs": (LIGHT | {"mpibench.topology"}, {"numpy", "networkx"}),
     "mpibench/weights": ({"numpy", "mpibench.errors", "mpibench.graphs"}, set()),
-    "mpibench/lattice": (LIGHT | {"numpy"}, set()),
+    "mpibench/lattice": (LIGHT | {"numpy", "mpibench.packing"}, set()),
     "mpibench/network": ({"numpy", "mpibench.errors", "mpibench.topology"}, {"scipy"}),
     "mpibench/portrait": (
         {"numpy", "mpibench.errors", "mpibench.graphs", "mpibench.network", "mpibench.topology", "mpibench.weights"},
@@ -60,8 +60,9 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     ),
     "mpibench/packing": ({"numpy"}, set()),
     "mpibench/compressors": (
-        LIGHT | {"numpy", "mpibench.compressors", "mpibench.compressors._sparse", "mpibench.lattice", "mpibench.node"}
-        | {"mpibench.packing"},
+        LIGHT
+        | {"numpy", "mpibench.compressors", "mpibench.compressors._parts", "mpibench.compressors._sparse"}
+        | {"mpibench.lattice", "mpibench.node", "mpibench.packing"},
         {"torch"},
     ),
     "mpibench/schedule": ({"numpy", "mpibench.errors"}, set()),
@@ -120,6 +121,24 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
         | {"mpibench.weights"},
         set(),
     ),
+    "mpibench/compressors/flattened_one_bit": (
+        LIGHT | {"numpy", "mpibench.compressors", "mpibench.compressors.dithered_one_bit", "mpibench.packing"},
+        set(),
+    ),
+    **{
+        f"mpibench/algorithms/{name}": (
+            {"mpibench.algorithm", "mpibench.collectives", "mpibench.compressors"}
+            | {f"mpibench.compressors.{part}" for part in parts},
+            set(),
+        )
+        for name, parts in {
+            "qsgd": ["qsgd"],
+            "sign_sgd": ["sign"],
+            "fo_sgd": ["dithered_one_bit", "flattened_one_bit"],
+            "one_bit_adam": ["scaled_sign"],
+            "power_sgd": ["low_rank"],
+        }.items()
+    },
     # variants that their paper states as a change of Fragile SGD have its processes
     "mpibench/algorithms/fragile_accelerated": ({"mpibench.algorithms.fragile"}, set()),
     "mpibench/algorithms/ad_psgd_bipartite": ({"mpibench.algorithms.ad_psgd"}, set()),
@@ -174,7 +193,7 @@ def allows(allowed, name):
 def trespasses(module, text):
     """What a module's text imports against the table: lines of (module, line, name)."""
     top, late = MAY_IMPORT[row_of(module)]
-    library = OF_ALGORITHMS if row_of(module) == "mpibench/algorithms" else sys.stdlib_module_names
+    library = OF_ALGORITHMS if module.startswith("mpibench/algorithms/") else sys.stdlib_module_names
     return [
         f"{module}:{line} imports {name}{' in a function' if inside else ''}"
         for name, inside, line in imports_of(text)
@@ -321,7 +340,7 @@ def test_simulation_and_analysis_work_where_neither_mpi_nor_torch_can_be_importe
 
 # Size and words.
 
-ALGORITHMS = [FILES[m] for m in FILES if row_of(m) == "mpibench/algorithms" and not m.endswith("__init__")]
+ALGORITHMS = [FILES[m] for m in FILES if m.startswith("mpibench/algorithms/") and not m.endswith("__init__")]
 LOG = r"(?<!math\.)log(?! [nd]\b)|logs|logg\w+"
 FOREIGN = rf"\b(engines?|mpi|simulations?|emulat\w+|{LOG}|print\w*|shut ?down|finali[sz]e)\b"
 

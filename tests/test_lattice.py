@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpibench.errors import InvalidInput
-from mpibench.lattice import Codec, Lattice, is_packed, pack, unpack
+from mpibench.lattice import Codec, Lattice, is_packed
 from mpibench.node import Node
+from mpibench.packing import pack, unpack
 
 SEEDED = settings(deadline=None, derandomize=True, database=None, max_examples=100)
 
@@ -133,7 +134,7 @@ def test_through_real_bytes(bits):
         vector.start = 0
     (received,) = layout.build(layout.parts, iter(numbers), iter([bytearray(payload)]))
     assert lattice.decode(received, point + 1e-4).tolist() == point.tolist()
-    assert Node.freeze(None, message) == (lattice.bytes(21), 8)  # what modelled links charge
+    assert Node.freeze(None, message)[:2] == (lattice.bytes(21), 8)  # what modelled links charge
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e18])

@@ -20,8 +20,9 @@ from toy import NEVER, Toy, cells
 from mpibench.algorithms.swarm_sgd import Process
 from mpibench.algorithms.swarm_sgd_blocking import Process as Blocking
 from mpibench.graphs import GENERATORS, directed_ring, ring
-from mpibench.lattice import Codec, Lattice, unpack
+from mpibench.lattice import Codec, Lattice
 from mpibench.node import Communicator, Link, Mailbox, Timer
+from mpibench.packing import unpack
 from mpibench.runner import simulate
 from mpibench.watch import Watch
 

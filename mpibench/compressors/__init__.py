@@ -18,20 +18,9 @@ from typing import ClassVar
 import numpy
 
 from mpibench.errors import InvalidInput
+from mpibench.node import Packed
 
 TYPES = (numpy.dtype("float32"), numpy.dtype("float64"))
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """A vector in a message: a uint8 array, and how many bits its paper counts."""
-
-    data: numpy.ndarray
-    bits: int
-
-    @property
-    def nbytes(self):
-        return self.data.nbytes
 
 
 class NotFinite(InvalidInput):
@@ -52,16 +41,22 @@ class Compressor:
     def encode(self, x, rng, shared=None):
         """The vector x as a Packed; x is only read. rng: numpy Generator of this rank alone; shared: a seed (ints) that
         the receiver has too, say node.shared_seed(k) at step k. NotFinite where x has NaN or infinity."""
+        (packed,) = self.encode_pieces(x, [slice(0, len(on_host(x)))], rng, shared)
+        return packed
+
+    def encode_pieces(self, x, places, rng, shared=None):
+        """The parts of x at these slices, which cover it, each as a Packed that is decoded alone."""
         values = on_host(x)
-        self.check(len(values))
         self.check_shared(shared)
+        for place in places:
+            self.check(place.stop - place.start)
         if not finite(values):
             place = int(numpy.isfinite(values).argmin())
             raise NotFinite(f"{self.name} cannot compress NaN or infinity: coordinate {place} is {values[place]}")
         with numpy.errstate(over="ignore", invalid="ignore"):
-            data = self.pack(values, rng, shared)
-        bits = self.bits(len(values), 8 * values.itemsize)
-        return Packed(data, 8 * data.size if bits is None else bits)
+            pieces = self.pack_pieces(values, places, rng, shared)
+        lengths = [self.bits(place.stop - place.start, 8 * values.itemsize) for place in places]
+        return [Packed(p, 8 * p.size if bits is None else bits) for p, bits in zip(pieces, lengths, strict=True)]
 
     def decode(self, packed, like, shared=None, source=None, tag=None):
         """The vector that a message stands for, of the length, type, library and place of `like`.
@@ -107,6 +102,10 @@ class Compressor:
         """x, a finite numpy vector, as a uint8 array."""
         raise NotImplementedError
 
+    def pack_pieces(self, x, places, rng, shared):
+        """The same for each of these slices."""
+        return [self.pack(x[place], rng, shared) for place in places]
+
     def unpack(self, data, like, shared):
         """A new numpy vector of the length and type of `like`, the receiver's vector, from the bytes of `pack`, which
         are only read. ValueError, what is wrong with the message, where `pack` cannot have made them."""
@@ -126,7 +125,8 @@ class Compressor:
 
     def delta(self, d):
         """δ of a contraction, the largest that holds for all x; None where it is none."""
-        return None
+        omega = self.omega(d)
+        return None if omega is None or omega >= 1 else 1 - omega
 
 
 class Memoryless:
@@ -138,10 +138,15 @@ class Memoryless:
 
     def encode(self, v, rng, shared=None):
         """The message of this vector."""
+        (message,) = self.encode_pieces(v, [slice(0, len(v))], rng, shared)
+        return message
+
+    def encode_pieces(self, v, places, rng, shared=None):
+        """A message for each of these slices, which cover the vector."""
         try:
-            return self.compressor.encode(v, rng, shared)
+            return self.compressor.encode_pieces(v, places, rng, shared)
         except NotFinite:
-            return v
+            return [v[place] for place in places]
 
     def decode(self, message, like, shared=None, source=None, tag=None):
         """What a message of such a sender stands for."""
@@ -154,15 +159,25 @@ class ErrorFeedback(Memoryless):
 
     With the step inside, v = γ g and the receiver does x - mean(C(u)) (A, as in MEM-SGD and EF-signSGD); with the step
     outside, v = g and it does x - γ mean(C(u)) (B, as in PowerSGD). They are the same for constant γ only.
+
+    An unbiased compressor whose error may be longer than the vector (ω >= 1) would make e grow without end: of such a
+    one sender and receiver take C(u) / (1 + ω), which is a contraction with δ = 1/(1 + ω).
     """
 
     e = None  # zero
 
-    def encode(self, v, rng, shared=None):
+    def encode_pieces(self, v, places, rng, shared=None):
         u = v if self.e is None else v + self.e
-        message = super().encode(u, rng, shared)
-        self.e = u - self.decode(message, u, shared)
-        return message
+        messages = super().encode_pieces(u, places, rng, shared)
+        q = u * 1  # a new vector like u, all of which is replaced
+        for place, message in zip(places, messages, strict=True):
+            q[place] = self.decode(message, u[place], shared)
+        self.e = u - q
+        return messages
+
+    def decode(self, message, like, shared=None, source=None, tag=None):
+        omega, x = self.compressor.omega(len(like)), super().decode(message, like, shared, source, tag)
+        return x if omega is None or omega < 1 else x / (1 + omega)
 
 
 def on_host(x):
@@ -171,7 +186,7 @@ def on_host(x):
     if not isinstance(values, numpy.ndarray) or values.ndim != 1 or values.dtype not in TYPES:
         what = f"{values.dtype} of shape {values.shape}" if hasattr(values, "shape") else type(x).__name__
         raise InvalidInput(f"compressors take vectors of float32 or float64 with one axis, not {what}")
-    return values
+    return numpy.ascontiguousarray(values)
 
 
 def like_vector(like, values):

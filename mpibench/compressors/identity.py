@@ -26,6 +26,3 @@ class Identity(Compressor):
 
     def omega(self, d):
         return 0.0
-
-    def delta(self, d):
-        return 1.0

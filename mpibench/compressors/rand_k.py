@@ -47,4 +47,4 @@ class RandK(Sparse):
         return d / self.kept(d) - 1 if self.scaled else None
 
     def delta(self, d):
-        return None if self.scaled else self.kept(d) / d
+        return super().delta(d) if self.scaled else self.kept(d) / d

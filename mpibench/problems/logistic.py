@@ -82,6 +82,7 @@ class Objective:
 
     def __init__(self, problem, i):
         self.problem = problem
+        self.shapes = [problem.shape]
         self.batch = problem.parameters.batch
         self.part = problem.data.parts[i - 1]
         self.weight = problem.data.weight(i)

@@ -124,6 +124,7 @@ class Objective:
         import torch
 
         self.problem = problem
+        self.shapes = problem.shapes
         self.batch = problem.parameters.batch
         self.part = torch.tensor(problem.data.parts[i - 1])
         self.weight = problem.data.weight(i)
