@@ -4,7 +4,9 @@ read             result files (HDF5), one `Run` each
 races            which runs may share a table or an axis, and what each row is called
 time_to_target   when a run first met a target, and what a run counts for that never did
 statistics       the estimators, thin over scipy.stats
+claims           what so many runs can and cannot support, in sentences
 tables, typeset  the table of times to target: its numbers, and what is shown of them
+pairs            two methods seed by seed
 predicted        seconds per update and times to targets beside those that theory predicts
 curves, plots    a metric against time: the median over seeds, and the figure
 staleness, histograms  how stale gradients were: the numbers, and the figure

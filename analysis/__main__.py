@@ -56,6 +56,24 @@ def table(paths, base, targets, predicted, form, out, allow_poor_fidelity):
 
 
 @main.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@paths
+@form
+@to_file
+@allow_poor_fidelity
+def compare(a, b, paths, form, out, allow_poor_fidelity):
+    """How many times as fast method A is as method B, seed by seed.
+
+    One table for each experiment, engine and clock in the result files that has both.
+    """
+    from analysis import pairs
+    from analysis.races import load
+
+    _show([pairs.sheet(pair) for pair in pairs.load(load(paths, allow_poor_fidelity), a, b)], form, out)
+
+
+@main.command()
 @paths
 @against
 @form

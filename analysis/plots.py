@@ -16,7 +16,7 @@ from analysis.curves import median_curve
 from analysis.errors import InvalidInput
 from analysis.notes import inputs, provenance
 from analysis.read import COUNTERS
-from analysis.rounding import number
+from analysis.rounding import RELATION, number
 from analysis.tables import predicted
 from analysis.time_to_target import time_to_target
 
@@ -44,7 +44,6 @@ STYLE = {
     "savefig.dpi": 300,
 }
 
-RELATION = {"lower": "≤", "higher": "≥"}
 TIME = {
     "virtual": "virtual time (s)",
     "emulated": "modelled time (s), emulated clock",

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+RELATION = {"lower": "≤", "higher": "≥"}  # of a metric to its target, by the direction that is better
+
 
 def number(x, digits=3):
     """`x` rounded to so many digits, without exponent unless it is very large or small."""
@@ -17,3 +19,8 @@ def number(x, digits=3):
 def interval(low, high):
     """ "[low, high]"; an end at 0 or infinity bounds nothing and is called open."""
     return f"[{', '.join('open' if end in (0, math.inf) else number(end) for end in (low, high))}]"
+
+
+def of_target(row):
+    """The target of a row of a table: "≤ 0.1", with a star where it is the headline."""
+    return f"{RELATION[row.direction]} {row.target:g}{' *' if row.headline else ''}"

@@ -144,7 +144,10 @@ def csv(sheets, command):
     frames = []
     for sheet in sheets:
         digests = {method.label: " ".join(run.digest for run in method.runs) for method in sheet.race.methods}
-        frames.append(sheet.rows.assign(inputs_sha256=sheet.rows["method"].map(digests), command=command))
+        behind = sheet.rows["method"].map(digests)
+        if "against" in sheet.rows:  # a row of two methods
+            behind = behind + " " + sheet.rows["against"].map(digests)
+        frames.append(sheet.rows.assign(inputs_sha256=behind, command=command))
     return pd.concat(frames).to_csv(index=False)
 
 

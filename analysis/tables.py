@@ -16,6 +16,7 @@ from analysis.errors import InvalidInput
 from analysis.races import Race
 from analysis.time_to_target import time_to_target
 
+UNKNOWN = (math.nan, math.nan, math.nan)
 SYNCHRONOUS = "minibatch_sgd"  # what asynchronous methods are measured against where no base is named
 
 
@@ -46,7 +47,7 @@ def tabulate(race, targets=(), base=None):
     no targets or not these: they are fixed before the runs. Where the race has no method `base`, there are no ratios.
     """
     ladder = _ladder(race, targets)
-    base = _base(race, base)
+    base = named(race, base) if base else _default_base(race)
     everywhere = {*ladder, race.targets.headline}
     hits = {
         (method.label, target): {run.seed: time_to_target(run, target) for run in method.counted}
@@ -75,23 +76,35 @@ def _ladder(race, chosen):
                 f"{target:g} is no target of {race.experiment}, whose targets for {race.targets.metric} were fixed "
                 f"before the runs: {', '.join(f'{value:g}' for value in race.targets.values)}"
             )
-    return sorted(set(chosen) or race.targets.values, reverse=_direction(race) == "lower")
+    return sorted(set(chosen) or race.targets.values, reverse=direction(race) == "lower")
 
 
-def _direction(race):
+def direction(race):
+    """Whether "lower" or "higher" values of the targets' metric are better."""
     return next((run.better[race.targets.metric] for run in race.runs if run.complete), "lower")
 
 
-def _base(race, name):
-    """The method called `name` by its label, or by its algorithm where that has one cell only."""
+def named(race, name):
+    """The method called `name` by its label, or by its algorithm where that has one cell only, or None.
+
+    Raises InvalidInput where several cells have this algorithm.
+    """
     for method in race.methods:
         if method.label == name:
             return method
-    same = [method for method in race.methods if method.runs[0].algorithm == (name or SYNCHRONOUS)]
-    if name and len(same) > 1:
+    same = [method for method in race.methods if method.runs[0].algorithm == name]
+    if len(same) > 1:
         labels = "; ".join(f'"{method.label}"' for method in same)
-        raise InvalidInput(f"{name} stands for {len(same)} methods of {race.experiment}; name one as base: {labels}")
-    return same[0] if len(same) == 1 else None
+        raise InvalidInput(f"{name} stands for {len(same)} methods of {race.experiment}; name one: {labels}")
+    return same[0] if same else None
+
+
+def _default_base(race):
+    """Minibatch SGD where the race has it once."""
+    try:
+        return named(race, SYNCHRONOUS)
+    except InvalidInput:
+        return None
 
 
 def _row(race, method, target, base, hits):
@@ -107,7 +120,7 @@ def _row(race, method, target, base, hits):
         "clock": race.clock,
         "setting": race.setting,
         "metric": race.targets.metric,
-        "direction": _direction(race),
+        "direction": direction(race),
         "target": target,
         "headline": target == race.targets.headline,
         "targets_version": race.targets.version,
@@ -126,6 +139,7 @@ def _row(race, method, target, base, hits):
         ),
         **summary("median_gradients", [hit.gradients for hit in own.values()]),
         **summary("median_bytes", [hit.bytes for hit in own.values()]),
+        **_misses_counted(method, target, own),
         **{f"predicted_{unit}": predicted(method, unit, target) for unit in ("updates", "seconds")},
         "target_lost": sum(hit.target_lost for hit in own.values()),
         "stopped_from_outside": len(method.runs) - len(times),
@@ -142,6 +156,31 @@ def _row(race, method, target, base, hits):
     return row | (_comparison(method, base, target, hits) if base else {})
 
 
+def _misses_counted(method, target, own):
+    """The columns that count misses by what they took: expected running time, survival, and the tail over runs.
+
+    Survival has runs that were stopped from outside, too, censored at that instant.
+    """
+    stored = [hit.seconds for hit in own.values()]
+    ert = statistics.expected_running_time(stored, [not hit.censored for hit in own.values()]) if own else UNKNOWN
+    known = [time_to_target(run, target) for run in method.runs]
+    known = [hit for hit in known if not math.isnan(hit.seconds)]
+    median, events = UNKNOWN, 0
+    if known:
+        survival = statistics.survival([hit.seconds for hit in known], [hit.censored for hit in known])
+        median, events = (survival.median, survival.median_low, survival.median_high), survival.events
+    tail = statistics.percentile_95([hit.time for hit in own.values()]) if own else UNKNOWN[:2]
+    return {
+        **dict(zip(("ert_seconds", "ert_seconds_low", "ert_seconds_high"), ert, strict=True)),
+        "cost_seconds": float(sum(stored)),
+        **dict(zip(("survival_seconds", "survival_seconds_low", "survival_seconds_high"), median, strict=True)),
+        "survival_runs": len(known),
+        "survival_events": events,
+        "tail_seconds": tail[0],  # the 95th percentile, below 59 runs the maximum
+        "tail_seconds_bound": tail[1],
+    }
+
+
 def predicted(method, unit, target):
     """The "updates" or "seconds" to the target by theory, up to its constant: the median over seeds, nan if unknown."""
     said = [getattr(run.prediction, unit).get(target, math.nan) for run in method.counted if run.prediction]
@@ -151,11 +190,9 @@ def predicted(method, unit, target):
 
 def _comparison(method, base, target, hits):
     """The columns that compare `method` with `base` over the seeds that both ran; nan where nothing is compared."""
-    own, other = hits[method.label, target], hits[base.label, target]
-    seeds = sorted(own.keys() & other.keys())
     tried = {run.seed for run in (*method.runs, *base.runs)}
-    a, b = (np.array([side[seed].time for seed in seeds]) for side in (own, other))
-    ratio = paired = won = (math.nan, math.nan, math.nan)
+    seeds, a, b = paired_times(hits[method.label, target], hits[base.label, target])
+    ratio = paired = won = UNKNOWN
     p = math.nan
     if seeds and method is not base:
         ratio, paired, won = statistics.ratio_interval(a, b), statistics.paired_ratio(a, b), statistics.wins(a, b)
@@ -170,6 +207,12 @@ def _comparison(method, base, target, hits):
         "win_fraction": won[0] / len(seeds) if seeds else math.nan,
         "p": p,
     }
+
+
+def paired_times(own, other):
+    """(seeds, a, b): the seeds that both have a `TimeToTarget` of, and the times (pairs,) of each, misses +inf."""
+    seeds = sorted(own.keys() & other.keys())
+    return seeds, *(np.array([side[seed].time for seed in seeds]) for side in (own, other))
 
 
 def _listed(values):

@@ -6,12 +6,10 @@ from collections import defaultdict
 import pandas as pd
 
 from analysis import sheets, statistics
+from analysis.claims import NO_DIFFERENCE, TOO_SMALL, cannot
 from analysis.notes import provenance
 from analysis.races import in_words
-from analysis.rounding import interval, number
-
-NO_DIFFERENCE = "no difference shown"
-TOO_SMALL = "n too small"
+from analysis.rounding import interval, number, of_target
 
 
 def markdown(tables, command):
@@ -31,8 +29,10 @@ def csv(tables, command):
 
 def sheet(table, predicted=False):
     """What is shown of a `Table`; with a column of theory's times where `predicted`."""
-    frames = cells(table, predicted), methods(table)
-    return sheets.Sheet(table.race, heading(table), frames, tuple(notes(table, predicted)), table.rows)
+    frames = (cells(table, predicted), *([misses(table)] if (table.rows["reached"] < table.rows["n"]).any() else []))
+    return sheets.Sheet(
+        table.race, heading(table), (*frames, methods(table)), tuple(notes(table, predicted)), table.rows
+    )
 
 
 def heading(table):
@@ -44,8 +44,7 @@ def cells(table, predicted=False):
     """The table as text, rounded for readers; with a column of theory's times where `predicted`."""
     shown = pd.DataFrame()
     rows = [row for _, row in table.rows.iterrows()]
-    relation = "≤" if table.rows["direction"].iloc[0] == "lower" else "≥"
-    shown["target"] = [f"{relation} {row.target:g}{' *' if row.headline else ''}" for row in rows]
+    shown["target"] = [of_target(row) for row in rows]
     shown["method"] = table.rows["method"]
     shown["n"] = [str(row.n) for row in rows]
     shown["reached"] = [_fraction(row.reached, row.n, row.reached_low, row.reached_high) for row in rows]
@@ -59,6 +58,37 @@ def cells(table, predicted=False):
         shown["wins"] = ["" if math.isnan(row.wins) else f"{row.wins:g}/{row.pairs}" for row in rows]
     shown["spacing"] = ["" if math.isnan(g) else f"{number(g)} s" for g in table.rows["granularity_seconds"]]
     return shown
+
+
+def misses(table):
+    """Of each target that some run missed, as text: how many met it, and what counts the others by their time."""
+    missed = table.rows[table.rows["reached"] < table.rows["n"]]["target"].unique()
+    rows = [row for _, row in table.rows[table.rows["target"].isin(missed)].iterrows() if row.n]
+    shown = pd.DataFrame()
+    shown["target"] = [of_target(row) for row in rows]
+    shown["method"] = [row.method for row in rows]
+    shown["success"] = [_fraction(row.reached, row.n, row.reached_low, row.reached_high) for row in rows]
+    shown["expected running time"] = [_running_time(row) for row in rows]
+    shown["survival median"] = [_survival(row) for row in rows]
+    shown["runs, events"] = [f"{row.survival_runs}, {row.survival_events}" for row in rows]
+    return shown
+
+
+def _running_time(row):
+    if math.isinf(row.ert_seconds):
+        return _later_than(row.cost_seconds)
+    return _with_ends(row, "ert_seconds")
+
+
+def _survival(row):
+    if math.isinf(row.survival_seconds):
+        return "not half"
+    return _with_ends(row, "survival_seconds")
+
+
+def _with_ends(row, name):
+    middle, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+    return number(middle) + (f"; {TOO_SMALL}" if math.isnan(low) else f" {interval(low, high)}")
 
 
 def methods(table):
@@ -145,6 +175,15 @@ def notes(table, predicted=False):
         else "95 % intervals: reached, exact (Clopper-Pearson); medians, order statistics. "
         f"{TOO_SMALL}: below {statistics.POINTS_MEDIAN} runs. No ratios: --base names the method to compare with."
     )
+    if (rows["reached"] < rows["n"]).any():
+        yield (
+            "Misses: the expected running time is the seconds of all runs, a miss its budget, over the number of "
+            f"successes (percentile bootstrap over runs, none below {statistics.POINTS_SURVIVAL}; without a success, "
+            "more than all seconds together); the survival median is Kaplan and Meier's, with runs that were stopped "
+            "from outside as censored, its interval that of the log-log band (none below "
+            f"{statistics.POINTS_SURVIVAL} runs or {statistics.EVENTS_SURVIVAL} events)."
+        )
+    yield from cannot(int(rows["n"].min()), int(rows["p"].notna().sum()) if table.base else 1)
     if predicted:
         yield (
             "Predicted: seconds by theory at the run's parameters and speeds, up to a constant that may differ between "

@@ -157,3 +157,115 @@ def test_how_many_comparisons_can_be_significant(n, most):
     p = 2.0 ** (1 - n)
     assert not most or statistics.holm([p] * most).min() <= 0.05
     assert statistics.holm([p] * (most + 1)).min() > 0.05
+
+
+def test_expected_running_time_by_hand():
+    cost, reached = [1.0, 2.0, 4.0, 4.0, 1.0] * 2, [1, 1, 0, 0, 1] * 2
+    ert, low, high = statistics.expected_running_time(cost, reached)
+    assert ert == 24 / 6 and low < ert < high
+    assert statistics.expected_running_time(cost, [0] * 10)[0] == INF
+    assert statistics.expected_running_time([1.0] * 5, [1] * 5)[0] == 1.0
+    assert all(map(math.isnan, statistics.expected_running_time([1.0] * 9, [1] * 9)[1:])), "below 10 runs no interval"
+    ert, low, high = statistics.expected_running_time([2.0] * 10, [1] * 10)
+    assert (ert, low) == (2.0, 2.0) and high > 2.0, "that all of ten met it does not say that all will"
+    assert statistics.expected_running_time([INF, *[1.0] * 9], [0, *[1] * 9])[0] == INF
+
+
+def test_survival_by_hand():
+    # 10 runs; one is censored at 2.5: S steps by 1/10 at 1 and 2, then by 8/10 / 7 of those still at risk
+    seconds = [1.0, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
+    missed = [False, False, True, *[False] * 7]
+    made = statistics.survival(seconds, missed)
+    assert list(made.times) == seconds
+    assert made.share[:4] == pytest.approx([0.9, 0.8, 0.8, 0.8 * 6 / 7])
+    assert made.median == 5.0 and made.events == 9
+    assert made.median_low < 5.0 < made.median_high
+    assert (made.low <= made.share).all() and (made.share <= made.high).all()
+
+
+def test_survival_median_tolerates_round_off():
+    """Ten runs: after the fifth S is one half, up to round-off on the safe side."""
+    assert statistics.survival(np.arange(1.0, 11.0), [False] * 10).median == 5.0
+
+
+def test_survival_of_runs_that_never_meet_the_target():
+    made = statistics.survival([10.0] * 12, [True] * 12)
+    assert made.median == INF and np.isnan(made.low).all() and math.isnan(made.median_low)
+    made = statistics.survival([INF] * 6 + [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [True] * 6 + [False] * 6)
+    assert made.median == 6.0 and made.share[-1] == pytest.approx(0.5), "a miss without a time is after all others"
+
+
+def test_survival_where_the_transform_is_undefined():
+    made = statistics.survival(np.arange(1.0, 11.0), [True, *[False] * 9])
+    assert made.share[0] == 1.0 and made.high[0] == 1.0
+    assert made.low[0] == pytest.approx(0.025 ** (1 / 10)), "none of ten at risk"
+    assert made.share[-1] == 0.0 and made.low[-1] == 0.0 and 0 < made.high[-1] < 1
+    assert (np.diff(made.low) <= 0).all() and (np.diff(made.high) <= 0).all()
+
+
+def test_log_rank_needs_ten_runs_and_five_events_in_each_arm():
+    early, late = np.arange(1.0, 13.0), np.arange(21.0, 33.0)
+    met = np.zeros(12, bool)
+    assert statistics.log_rank(early, met, late, met) < 1e-4
+    assert statistics.log_rank(early, met, early, met) == pytest.approx(1.0)
+    few = np.arange(12) >= 4
+    assert math.isnan(statistics.log_rank(early, few, late, met))
+    assert math.isnan(statistics.log_rank(early[:9], met[:9], late, met))
+
+
+def test_friedman_against_its_formula():
+    times = np.random.default_rng(5).lognormal(size=(4, 10))
+    ranks = stats.rankdata(times, axis=0).sum(axis=1)
+    q = 12 / (10 * 4 * 5) * (ranks**2).sum() - 3 * 10 * 5
+    assert statistics.friedman(times) == pytest.approx(stats.chi2.sf(q, 3))
+    assert math.isnan(statistics.friedman(times[:2])) and math.isnan(statistics.friedman(times[:, :9]))
+    assert statistics.friedman(np.full((3, 10), INF)) == 1.0
+
+
+def test_all_pairs_are_one_family():
+    times = np.stack([np.arange(1.0, 11.0) * factor for factor in (1.0, 1.0, 3.0)])
+    times[1] = times[0][::-1]
+    _, pairs = statistics.all_pairs(times)
+    assert list(pairs) == [(0, 1), (0, 2), (1, 2)]
+    assert pairs[0, 2] == pytest.approx((2**-9, 3 * 2**-9))
+    assert pairs[0, 1][1] > 0.9
+
+
+def test_means_say_nothing_of_four():
+    assert statistics.harmonic_mean([1.0, 1.0, 1.0, 1.0, 0.25]) == pytest.approx(5 / 8)
+    assert statistics.geometric_mean([1.0, 1.0, 1.0, 1.0, 32.0]) == pytest.approx(2.0)
+    assert statistics.interquartile_mean([-100.0, 1.0, 2.0, 3.0, 100.0]) == 2.0
+    for mean in (statistics.harmonic_mean, statistics.geometric_mean, statistics.interquartile_mean):
+        assert math.isnan(mean([1.0] * 4))
+
+
+def test_percentile_95_is_the_maximum_below_59_runs():
+    assert statistics.percentile_95(np.arange(1.0, 59.0))[0] == 58.0
+    assert math.isnan(statistics.percentile_95(np.arange(1.0, 59.0))[1])
+    assert statistics.percentile_95(np.arange(1.0, 60.0)) == (57.0, 59.0)
+    assert statistics.percentile_95(np.append(np.arange(1.0, 100.0), INF)) == (95.0, 99.0), "0.95**100 allows one above"
+
+
+def test_performance_profiles_by_hand():
+    times = np.array([[1.0, 2.0, INF, INF], [2.0, 1.0, 3.0, INF]])
+    assert statistics.performance_profile(times, [1.0, 2.0, 5.0]).tolist() == [[0.25, 0.5, 0.5], [0.5, 0.75, 0.75]]
+    # with a limit of 4: (1 + 2/3 + 0 + 0) / 4 and (2/3 + 1 + 1 + 0) / 4
+    assert statistics.profile_score(times) == pytest.approx([5 / 12, 8 / 12])
+    assert statistics.to_best([[0.0], [0.0], [1.0]]).ravel().tolist() == [1.0, 1.0, INF], "a start at the target"
+
+
+def test_score_is_the_integral_of_the_profile():
+    times = np.random.default_rng(3).lognormal(size=(3, 20))
+    factors = np.linspace(1, 4, 30001)
+    heights = statistics.performance_profile(times, factors)
+    assert np.trapezoid(heights, factors) / 3 == pytest.approx(statistics.profile_score(times), abs=1e-3)
+
+
+def test_profile_resamples_repetitions_in_common():
+    """Where one algorithm takes three times as long as the other in every repetition, no resample says otherwise."""
+    rng = np.random.default_rng(0)
+    problems = [np.outer([1.0, 3.0], rng.lognormal(size=n)) for n in (10, 12, 15)]
+    made = statistics.profile(problems, [1.0, 2.99, 3.01], resamples=99)
+    assert made.share.tolist() == made.low.tolist() == made.high.tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert made.score == pytest.approx([1.0, 1 / 3]) and made.score_low == pytest.approx(made.score)
+    assert np.isnan(statistics.profile([times[:, :9] for times in problems], [1.0]).low).all()
