@@ -10,7 +10,9 @@ f       this worker's objective: `ξ = f.sample()` draws a sample, `f.gradient(x
 watch   `while watch(k, x):` shows iteration k and its point and asks whether to go on. `watch.used(i, delay)` and
         `watch.discarded(i, delay)` say what became of a gradient of rank i that was computed `delay` updates ago,
         `watch.reused(delay)` that the next update uses one so old once more, and `watch.mixed(j, age)` that something
-        from rank j, `age` iterations old by its stamp, has entered this rank's state
+        from rank j, `age` iterations old by its stamp, has entered this rank's state. `watch(k, x, v=v)` declares
+        what a run that was interrupted needs besides its point to go on, and `v = watch.kept("v", 0)` gives it then,
+        or what it is at the start; so does `watch.kept("k", 0)`
 
 The first coroutine to return ends the run on every rank, so no algorithm has shutdown code.
 """

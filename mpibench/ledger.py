@@ -43,3 +43,12 @@ def tables(ledger, received, server=None):
     rising = (ledger["source"] != server) & (ledger["algorithmic"] > 0)
     rounds, bits = (int(ledger[name][rising].sum()) for name in ("messages", "algorithmic"))
     return found | {"": ({}, {"rounds": rounds, "payload_bits": bits, "wire_bytes": int(edges[:, 6].sum())})}
+
+
+def added(first, second):
+    """The ledger of two runs together."""
+    rows = {}
+    for each in (first, second):
+        for source, to, tag, *amounts in zip(*(numpy.asarray(each[name]).tolist() for name in COLUMNS), strict=True):
+            rows[source, to, tag] = [a + b for a, b in zip(rows.get((source, to, tag), [0] * 5), amounts, strict=True)]
+    return together([(*key, *amounts) for key, amounts in sorted(rows.items())])

@@ -23,9 +23,10 @@ class PeerWatch(Watch):
         """All ranks have a state at the first instant, also those that compute before they show anything."""
         self(0, x)
 
-    def __call__(self, k, x):
+    def __call__(self, k, x, **declared):
         """Iteration k is at point x. True: go on."""
         now = self.engine.time
+        self.declared = declared
         self.keep_until(now)
         if x is not self.point:
             self.updated(now, x)

@@ -163,6 +163,10 @@ class RunFile:
                 node.create_dataset(name, data=_array(value))
         node.attrs.update(_plain(attrs))
 
+    def put_exactly(self, group, name, array, device):
+        """Write an array of a restart point as it is; `device`: of a torch tensor, or ""."""
+        self._file[group].create_dataset(name, data=array).attrs["device"] = device
+
     def publish(self, lazily=False):
         """Make the part what is in memory; `lazily`: not where a large file was published a short while ago."""
         began = time.monotonic()

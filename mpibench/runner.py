@@ -17,6 +17,7 @@ from mpibench.journal import Journal, events_of
 from mpibench.node import COMPUTED, NEVER, RECEIVED, SECOND, STOPPED, Cluster
 from mpibench.peers import Collector, PeerWatch, collect, together
 from mpibench.provenance import clock_resolution, peak_memory_bytes
+from mpibench.restart import Point, Signal, joined
 from mpibench.seeds import Purpose, generator
 from mpibench.watch import Watch
 
@@ -44,6 +45,8 @@ class Result:
     fidelity: dict = field(default_factory=dict)
     events: dict = field(default_factory=dict)  # with record_events
     tags: dict = field(default_factory=dict)  # their names by number
+    interrupted: list = field(default_factory=list)  # seconds of the run at which it was, and went on
+    points: list = field(default_factory=list)  # where a run that has just been interrupted can go on
 
     @property
     def edges(self):
@@ -55,6 +58,10 @@ class Result:
         column = numpy.asarray(self.trace[metric])
         hit = column <= value if self.metrics[metric] == "lower" else column >= value
         return float(self.trace["time"][hit.argmax()]) if hit.any() else math.inf
+
+
+class Interrupted(Exception):
+    """A signal has ended a run that is made anew."""
 
 
 @dataclass
@@ -96,9 +103,10 @@ def speed_by(cell, measured):
     return speed
 
 
-def cluster_of(cell, seed, problem, measured=None, journal=None):
+def cluster_of(cell, seed, problem, measured=None, journal=None, restart=None):
     """The modelled machine of a run; `measured`: on the native clock, seconds per gradient of each rank; `journal`:
-    rank -> what counts its messages and computations."""
+    rank -> what counts its messages and computations; `restart`: where the run goes on, with other random numbers."""
+    again, before = ((len(restart.times),), restart.seconds) if restart is not None else ((), 0.0)
     algorithm, workers = cell.algorithm, cell.workers
     number = algorithm.worker_number
     server = 0 if number(0) == 0 else None
@@ -128,30 +136,31 @@ def cluster_of(cell, seed, problem, measured=None, journal=None):
         """On the native clock, where else nothing is modelled: what stragglers and stalls add to a computation."""
         i = number(rank)
         factor, stall = cell.compute.factor(i), cell.compute.stall_of(i)
-        wait = stall.sampler(generator(seed, Purpose.COMPUTE, i)) if stall else lambda: 0
+        wait = stall.sampler(generator(seed, Purpose.COMPUTE, i, *again)) if stall else lambda: 0
         return lambda seconds: (factor - 1) * seconds + wait() / SECOND
 
     def lost(source, to):
-        return cell.loss.edge(generator(seed, Purpose.LOSS, source, to)) if cell.loss.on(source, to) else None
+        return cell.loss.edge(generator(seed, Purpose.LOSS, source, to, *again)) if cell.loss.on(source, to) else None
 
     return Cluster(
         size=cell.ranks,
         durations=durations,
         edge=edge,
         lost=lost,
-        random=lambda rank: generator(seed, Purpose.METHOD, number(rank)),
+        random=lambda rank: generator(seed, Purpose.METHOD, number(rank), *again),
         network=network,
         speed=speed,
         held_up=held_up if cell.clock == "native" and cell.disturbed else None,
         shared_seed=lambda k: (seed, Purpose.COMPRESSION, 0, k),
         newest_only=algorithm.newest_only,
         journal=journal,
-        until=round(cell.stop.seconds * SECOND) if cell.stop.seconds else None,
+        until=round((cell.stop.seconds - before) * SECOND) if cell.stop.seconds else None,
     )
 
 
-def program_of(cell, problem, watches, watch_of):
-    """What every rank runs; its watch, `watch_of(node)`, is put into `watches`."""
+def program_of(cell, problem, watches, watch_of, restart=None):
+    """What every rank runs, from its place at `restart` if that is given; its watch, `watch_of(node)`, is put into
+    `watches`."""
     settled = [0]
 
     def program(node):
@@ -159,6 +168,12 @@ def program_of(cell, problem, watches, watch_of):
         objective = problem.objective(i) if i else None
         watch, x = watch_of(node), problem.start()
         watches[node.rank], watch.settled = watch, settled
+        if restart is not None:
+            point = restart.points[node.rank]
+            watch.go_on(point.iteration, point.declared, restart.updates, restart.settled)
+            x = x if point.x is None else point.x
+            for _ in range(restart.begun[node.rank] if i else 0):
+                objective.sample()  # these were used
         watch.begin(x)
         return cell.algorithm.program(node, x, objective, watch)
 
@@ -301,11 +316,15 @@ def result_of(cell, problem, seen, tallies, seconds):
     attrs = {"seconds": seconds, "event_hash": events.hexdigest()[:16], "model_hash": model.hexdigest()[:16]}
     ages = numpy.array(ages, numpy.int64).reshape(-1, 5)
     result = Result(attrs, trace, metrics, updates, ranks, sent, received, ages, problem.provenance)
-    targets = cell.targets
-    finite = all(numpy.isfinite(trace[name]).all() for name in metrics)
-    reached = result.time_to(targets.metric, targets.headline) < math.inf
-    attrs["outcome"] = "reached" if reached else "budget" if finite else "diverged"
+    attrs["outcome"] = outcome_of(result, cell.targets)
     return result
+
+
+def outcome_of(result, targets):
+    """How a run that has come to its end ended."""
+    finite = all(numpy.isfinite(result.trace[name]).all() for name in result.metrics)
+    reached = result.time_to(targets.metric, targets.headline) < math.inf
+    return "reached" if reached else "budget" if finite else "diverged"
 
 
 def model_bytes(point):
@@ -316,9 +335,10 @@ def model_bytes(point):
 # Under MPI: all ranks of `comm` call these together.
 
 
-def emulate(comm, cell, seed, slower=1.0):
+def emulate(comm, cell, seed, slower=1.0, restart=None):
     """This cell and seed over MPI, emulated or native: (Result on rank 0, how much slower than reckoned the next run
-    should begin).
+    should begin). A native one goes on at `restart` where it is given, and where SIGUSR1 interrupts it its Result has
+    `points`; one that is emulated ends in `Interrupted`.
 
     An emulation with an order violation is given up and run again at half the pace. One that succeeds at once lets the
     next begin at twice its own, up to the reckoned one: a machine is not busy for ever.
@@ -326,7 +346,7 @@ def emulate(comm, cell, seed, slower=1.0):
     problem = cell.problem.prepare(cell.workers, seed)
     measured = comm.allgather(rehearse(comm, cell, problem))
     if cell.clock == "native":
-        return once(comm, cell, seed, problem, measured)[0], slower
+        return once(comm, cell, seed, problem, measured, restart=restart)[0], slower
     pace = pace_of(comm, cell, problem, measured[0])
     for attempt in range(1, ATTEMPTS + 1):
         scaled = pace | {"time_scale": pace["time_scale"] * slower, "strict": attempt < ATTEMPTS}
@@ -385,7 +405,7 @@ def pace_of(comm, cell, problem, gradient_seconds):
     return {"time_scale": scale, "margin_seconds": margin, "pause_seconds": min(1e-3, max(1e-4, link * scale / 3))}
 
 
-def once(comm, cell, seed, problem, measured, pace=None):
+def once(comm, cell, seed, problem, measured, pace=None, restart=None):
     """One attempt, after a gradient has taken `measured` seconds on each rank. Returns (Result on rank 0, order
     violations)."""
     from mpibench import clocks
@@ -396,16 +416,21 @@ def once(comm, cell, seed, problem, measured, pace=None):
     still = max(300.0, 50 * longest * (pace or {}).get("time_scale", 1.0))  # above any planned delay
     engine, watches = MPIEngine(comm, cell.clock, offset=offset, stall_seconds=still, **(pace or {})), {}
     journal = Journal(resolution=JOURNAL_NS if cell.clock == "native" and not cell.record_events else 0)
-    cluster = cluster_of(cell, seed, problem, measured, lambda rank: journal)
+    cluster = cluster_of(cell, seed, problem, measured, lambda rank: journal, restart)
     root = cell.algorithm.observer(cluster)  # all is put together there
     states = []
     if of_the_mean(cell):
         watch_of = averaging(cell, problem, lambda rank, state: states.append(state))
     else:
         watch_of = observing(cell, problem, root)
+    Signal.engine = engine
     with numpy.errstate(over="ignore", invalid="ignore"):
-        ended_by = engine.run(cluster, program_of(cell, problem, watches, watch_of))
+        ended_by = engine.run(cluster, program_of(cell, problem, watches, watch_of, restart))
+    Signal.engine = None
     ended_by = comm.bcast(ended_by)
+    interrupted = any(comm.allgather(engine.interrupted))
+    if interrupted and cell.clock == "emulated":
+        raise Interrupted
     local, watch = None, watches.get(comm.rank)
     limit = engine.end, NEVER if ended_by is None else ended_by
     violations = comm.allreduce(engine.order_violations + int(watch is not None and watch.forgotten(limit)))
@@ -422,7 +447,9 @@ def once(comm, cell, seed, problem, measured, pace=None):
         clock["drift"] = drift / max(1, engine.stopped)
         late = numpy.array(engine.lateness)
         kinds = list(journal.kinds.values())
-        local = (tally, (kinds, rows), late, engine.overruns, clock, watch.tallies(limit), peak_memory_bytes())
+        point = Point(watch.iteration + watch.offset, watch.point, watch.declared) if interrupted else None
+        tallies = watch.tallies(limit)
+        local = (tally, (kinds, rows), late, engine.overruns, clock, tallies, peak_memory_bytes(), point)
     everybody = [entry for entry in comm.gather(local, root) or [] if entry is not None]
     if of_the_mean(cell):
         snapshots = snapshots_of_the_mean(comm, cell, problem, watch, states, limit)
@@ -463,6 +490,11 @@ def once(comm, cell, seed, problem, measured, pace=None):
         }
     if cell.record_events:
         result.events, result.tags = events_of([entry[1] for entry in everybody])
+    if interrupted:
+        result.points = [entry[7] for entry in everybody]
+    if restart is not None:
+        result = joined(restart, result, watch.offset)
+        result.attrs["outcome"] = outcome_of(result, cell.targets)
     if root != 0:
         comm.send(result, 0)
         return None, violations

@@ -65,6 +65,7 @@ class Watch:
         self.ages = {}  # rank -> [how often, sum, largest] of the ages of what came from there
         emulated = self.engine.clock == "emulated"  # then the end of the run is heard of late, and taken back
         self.log = array("q") if emulated else None  # what was said of gradients, with instants
+        self.declared, self.restored, self.offset = {}, {}, 0
         self.shown = deque(maxlen=HISTORY if emulated else 1)  # (instant, state) of the last calls
 
     def used(self, i, delay, count=1, workers=None):
@@ -139,9 +140,22 @@ class Watch:
     def begin(self, x):
         """The run begins with this point, whenever it is shown."""
 
-    def __call__(self, k, x):
-        """Iteration k is at point x. True: go on."""
+    def kept(self, name, default):
+        """What the method had shown under this name, or k, when a run that goes on was interrupted; else the default."""
+        if name == "k":
+            self.offset = 0
+        return self.restored.get(name, default)
+
+    def go_on(self, iteration, declared, updates, settled):
+        """The run goes on from here: its limits count what was before. `kept` gives what was declared."""
+        self.offset, self.restored = iteration, declared | {"k": iteration}
+        self.most_updates -= updates
+        self.settled[0] += settled
+
+    def __call__(self, k, x, **declared):
+        """Iteration k is at point x. True: go on. `declared`: what else a run that goes on needs, for `kept`."""
         now = self.engine.time
+        self.declared = declared
         if x is not self.point:
             self.updated(now, x)
         if k >= len(self.since):

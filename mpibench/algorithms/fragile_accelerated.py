@@ -21,9 +21,8 @@ __all__ = ["FragileAccelerated", "Tag"]
 @dataclass(frozen=True)
 class FragileAccelerated(Fragile):
     async def process_0(self, node, down, x, watch):
-        u = x
-        k = 0
-        while watch(k, x):
+        k, u = watch.kept("k", 0), watch.kept("u", x)
+        while watch(k, x, u=u):
             α = 2 / (k + 2)
             y = (1 - α) * x + α * u
             g = await self.collect(node, down, watch, k, y)

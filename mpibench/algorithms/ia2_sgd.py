@@ -28,11 +28,11 @@ class IA2SGD(Centralized):
 
     async def server(self, node, x, watch):
         n = len(node.workers)
-        k = 0
-        T, version = {}, {}  # latest gradient of each worker, and the iteration of its point
+        k = watch.kept("k", 0)
+        T, version, M = watch.kept("table", ({}, {}, 0))  # latest gradients, the iterations of their points, their mean
         for i in node.workers:
             node.send(i, Tag.MODEL, k, x)
-        while watch(k, x):
+        while watch(k, x, table=(T, version, M)):
             i, (computed_at, g) = await node.recv(Tag.GRADIENT)
             if len(T) < n:  # warm-up
                 if i in T:

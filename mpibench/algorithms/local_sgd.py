@@ -33,8 +33,8 @@ class LocalSGD(Decentralized):
 
     async def peer(self, node, x, f, watch):
         t = 0
-        m = 0 * x
-        while watch(t, x):
+        m = watch.kept("m", 0 * x)
+        while watch(t, x, m=m):
             g = await node.compute(f.gradient, x, f.sample())
             watch.used(node.rank, delay=0)
             m = self.momentum * m + g

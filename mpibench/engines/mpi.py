@@ -115,6 +115,7 @@ class MPIEngine(Agenda):
         self.offset = offset  # of this rank's wall clock to rank 0's, in ns
         self.strict = strict
         self.stopping = False
+        self.interrupted = False  # set by a signal: end at the next event
         self.limit = (NEVER, NEVER)  # (time, rank) of the last event that counts
         self.lateness = array("d")
         self.order_violations = self.overruns = 0
@@ -179,7 +180,7 @@ class MPIEngine(Agenda):
     def loop(self, program):
         """Let event after event happen, each when its time has come."""
         events, rank, pause = self.events, self.node.rank, 0
-        while not program.done:
+        while not (program.done or self.interrupted):
             moved = self.progress()
             wall = self.wall()
             pending = events and (events[0][0], rank) <= self.limit
