@@ -224,6 +224,8 @@ def main():
     except Exception as error:
         if type(error).__name__ == "Deadlock":
             code, text = 124, f"mpibench: {error}"
+        elif type(error).__name__ == "Interrupted":
+            code, text = 75, "mpibench: interrupted before the end; the same command with --resume goes on"
         else:
             code, text = 1, traceback.format_exc().rstrip()
     mpi = sys.modules.get("mpi4py.MPI")

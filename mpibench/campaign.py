@@ -9,10 +9,12 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from mpibench import ledger, prediction, provenance, record, runner
+from mpibench import ledger, prediction, provenance, record, restart, runner
 from mpibench.errors import DiskFull, InvalidInput
 from mpibench.experiment import Experiment
 from mpibench.seeds import Purpose
+
+AGAIN = 75  # exit code of what was interrupted in good order: run me again
 
 
 class Alone:
@@ -57,6 +59,7 @@ class Campaign:
 
     def __init__(self, team, experiment, out="results", say=print):
         self.team, self.experiment, self.out, self.say = team, experiment, Path(out), say
+        restart.Signal.heeded = experiment.settings.engine == "mpi"
         self.tuned = {}  # label -> what /config/tuning says
         self.slower = 1.0  # than reckoned, the pace that emulations have needed here so far
 
@@ -130,12 +133,20 @@ class Campaign:
         cost = last if result.metrics[cell.targets.metric] == "lower" else -last
         return result.time_to(cell.targets.metric, cell.targets.headline), math.inf if math.isnan(cost) else cost
 
-    def run_engine(self, cell, seed, show):
+    def run_engine(self, cell, seed, show, restart=None):
         """The Result, on rank 0."""
         if cell.engine == "simulation":
             return runner.simulate(cell, seed, show)
-        result, self.slower = runner.emulate(self.team, cell, seed, self.slower)
+        result, self.slower = runner.emulate(self.team, cell, seed, self.slower, restart)
         return result
+
+    def restart_of(self, cell, seed):
+        """Where a run on the native clock that was interrupted goes on, or None."""
+        place = record.place(self.out, cell.name, cell.label, cell.hash, seed, "*")
+        for part in sorted(place.parent.glob(f"{place.name}.part"), reverse=True) if cell.clock == "native" else ():
+            if (found := restart.read(part, runner.Result.empty(cell, seed))) is not None:
+                return found
+        return None
 
     def plan(self, cells):
         """(cell, seed) in the order of the runs: A B C, C B A, ..., so that drift of the machine meets all alike."""
@@ -159,16 +170,20 @@ class Campaign:
         self.ranks = self.team.allgather(provenance.rank(self.team.rank))
         done = []
         for (cell, seed), there in zip(plan, have, strict=True):
+            if self.experiment.settings.engine == "mpi" and any(self.team.allgather(restart.Signal.asked)):
+                raise runner.Interrupted
             if there and resume:
                 self.say(f"{cell.label} seed {seed}: has a result")
             else:
-                done.append(self.one(cell, seed))
+                done.append(self.one(cell, seed, on_root(self.team, self.restart_of, cell, seed) if resume else None))
             if progress is not None:
                 progress()
         return done
 
-    def one(self, cell, seed):
-        """One run and its file."""
+    def one(self, cell, seed, go_on=None):
+        """One run and its file; `go_on`: from this Restart."""
+        if go_on is not None:
+            self.say(f"{cell.label} seed {seed}: goes on after {go_on.seconds:.6g} s")
         files = []
         on_root(self.team, lambda: files.append(self.open(cell, seed)))
         with files[0] if files else nothing():
@@ -176,11 +191,14 @@ class Campaign:
             if files and cell.engine == "simulation":
                 show = lambda snapshot: files[0].append("trace", row_of(snapshot))  # noqa: E731
             try:
-                result = self.run_engine(cell, seed, show)
+                result = self.run_engine(cell, seed, show, go_on)
             except SystemExit as ended:  # by a signal: the run is cut off
                 if files:
                     files[0].put("/", attrs={"outcome": "walltime", "error": f"ended by signal {ended.code - 128}"})
                 raise
+            if self.team.bcast(bool(result is not None and result.points)):
+                on_root(self.team, lambda: keep(files[0], cell, result))
+                raise runner.Interrupted
             outcome = on_root(self.team, lambda: finish(files[0], cell, result))
         if self.team.rank == 0:
             seconds = result.time_to(cell.targets.metric, cell.targets.headline)
@@ -265,8 +283,22 @@ def row_of(snapshot):
     return point | settled | counters | {name: [float(value)] for name, value in snapshot.metrics.items()}
 
 
+def keep(file, cell, result):
+    """Write what an interrupted run has left, and where it can go on, into its part."""
+    write(file, cell, result)
+    restart.write(file, result, result.points)
+    file.put("/", attrs=result.attrs | {"outcome": "walltime", "error": "interrupted; --resume goes on from here"})
+
+
 def finish(file, cell, result):
     """Write what a run has left and give the file its final name. Returns the outcome."""
+    write(file, cell, result)
+    file.finish(**result.attrs)
+    return result.attrs["outcome"]
+
+
+def write(file, cell, result):
+    """Write what a run has left."""
     if cell.engine == "mpi":  # a simulation has appended its trace as it went
         file.append("trace", result.trace)
     for name, better in result.metrics.items():
@@ -288,8 +320,9 @@ def finish(file, cell, result):
         file.put("clock", result.clock, attrs)
     if result.fidelity:
         file.put("fidelity", attrs=result.fidelity)
-    file.finish(**result.attrs)
-    return result.attrs["outcome"]
+    if result.interrupted:
+        file.put("/", attrs={"restarts": len(result.interrupted)})
+        file.put("faults", {"seconds": result.interrupted, "kind": ["interrupted"] * len(result.interrupted)})
 
 
 def mpi_facts():
@@ -310,10 +343,14 @@ def mpi_facts():
 
 
 def end_on_signals():
-    """SIGTERM and SIGUSR1 end the run as an exception does, so that its file says so."""
+    """SIGTERM and SIGUSR1 end the run as an exception does, so that its file says so; but SIGUSR1, which comes before a
+    time limit, lets a run over MPI come to a safe point."""
 
     def end(number, frame):
-        sys.exit(128 + number)
+        if number == signal.SIGUSR1 and restart.Signal.heeded:
+            restart.Signal.come()
+        else:
+            sys.exit(AGAIN if number == signal.SIGUSR1 else 128 + number)
 
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, end)

@@ -1,4 +1,4 @@
-"""Runs that are interrupted before a time limit and go on later: their restart points, and how two parts become one run.
+"""Runs that are interrupted before a time limit and go on later: their restart points, and two parts as one run.
 
 SIGUSR1 ends a run over MPI at the next event of a rank, on all ranks as any end does. What each rank has last shown to
 its watch is the restart point: its model, its counter, and what the method declares there (momentum, tables). On the
@@ -22,6 +22,7 @@ ADDED = ("updates", "gradients", "discarded", "messages", "bytes", "bits")  # co
 class Signal:
     """Whether SIGUSR1 has come, and the engine that it shall end."""
 
+    heeded = False  # by a run over MPI
     asked = False
     engine = None
 
@@ -61,9 +62,10 @@ class Restart:
 
 def write(file, result, points):
     """Put the restart point into a RunFile that has the groups of `result`."""
-    begun = result.ranks["gradients"] + result.ranks["stopped"]
-    attrs = {"seconds": result.attrs["seconds"], "settled": int((result.ranks["used"] + result.ranks["discarded"]).sum())}
-    file.put("restart", {"begun": numpy.ceil(begun).astype(int), "times": [*result.interrupted, attrs["seconds"]]}, attrs)
+    ranks, times = result.ranks, [*result.interrupted, result.attrs["seconds"]]
+    begun = numpy.ceil(ranks["gradients"] + ranks["stopped"]).astype(int)
+    settled = int((ranks["used"] + ranks["discarded"]).sum())
+    file.put("restart", {"begun": begun, "times": times}, {"seconds": times[-1], "settled": settled})
     for rank, point in enumerate(points):
         put(file, f"restart/{rank}", {"x": point.x, "declared": point.declared})
         file.put(f"restart/{rank}", attrs={"iteration": point.iteration})

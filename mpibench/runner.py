@@ -48,6 +48,14 @@ class Result:
     interrupted: list = field(default_factory=list)  # seconds of the run at which it was, and went on
     points: list = field(default_factory=list)  # where a run that has just been interrupted can go on
 
+    @classmethod
+    def empty(cls, cell, seed):
+        """One without anything."""
+        problem = cell.problem.prepare(cell.workers, seed)
+        metrics = problem.metrics | ({"consensus": "lower"} if of_the_mean(cell) else {})
+        nothing = numpy.zeros((0, 5), numpy.int64)
+        return cls({}, {}, metrics, {}, {}, {}, nothing[:, :3], nothing, problem.provenance)
+
     @property
     def edges(self):
         """(edges, 4): source, destination, messages, bytes."""

@@ -141,7 +141,7 @@ class Watch:
         """The run begins with this point, whenever it is shown."""
 
     def kept(self, name, default):
-        """What the method had shown under this name, or k, when a run that goes on was interrupted; else the default."""
+        """What the method had declared under this name, or k, when a run that goes on was interrupted; or this."""
         if name == "k":
             self.offset = 0
         return self.restored.get(name, default)

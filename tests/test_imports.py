@@ -68,6 +68,7 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/schedule": ({"numpy", "mpibench.errors"}, set()),
     "mpibench/theory": ({"numpy", "mpibench.network", "mpibench.schedule"}, set()),
     "mpibench/ledger": ({"numpy"}, set()),
+    "mpibench/restart": ({"h5py", "numpy", "mpibench.errors", "mpibench.ledger"}, {"torch"}),
     "mpibench/journal": ({"numpy", "mpibench.layout", "mpibench.node"}, set()),
     "mpibench/layout": ({"numpy", "mpibench.node"}, {"torch"}),
     "mpibench/event_counts": ({"numpy"}, set()),
@@ -98,12 +99,12 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/shared_memory": ({"numpy"}, {"mpi4py", "torch"}),
     "mpibench/runner": (
         {"numpy", "mpibench.journal", "mpibench.ledger", "mpibench.node", "mpibench.peers", "mpibench.provenance"}
-        | {"mpibench.seeds", "mpibench.watch"},
+        | {"mpibench.restart", "mpibench.seeds", "mpibench.watch"},
         {"mpibench.engines.simulation", "mpibench.engines.mpi", "mpibench.clocks"}
         | {"mpibench.graphs", "mpibench.network"},
     ),
     "mpibench/campaign": (
-        {"mpibench.errors", "mpibench.experiment", "mpibench.ledger", "mpibench.seeds"}
+        {"mpibench.errors", "mpibench.experiment", "mpibench.ledger", "mpibench.restart", "mpibench.seeds"}
         | {"mpibench.prediction", "mpibench.provenance", "mpibench.record", "mpibench.runner"},
         {"mpi4py"},
     ),
