@@ -19,6 +19,7 @@ def of_method(race, method):
         "algorithm": run.algorithm,
         "cell": run.cell,
         "parameters": json.dumps(run.parameters),
+        "biased": int(method.biased),
     }
 
 

@@ -9,6 +9,11 @@ def provenance(race):
     """Sentences about the runs of `race` that a reader of its numbers must know."""
     if race.clock == "emulated":
         yield pace(race)
+    if biased := [method.label for method in race.methods if method.biased]:
+        yield (
+            f"BIASED: {'; '.join(biased)}. The objectives of workers differ here; these methods are for equal ones and "
+            "give fast workers more weight, so they do not minimise the mean of all."
+        )
     failed = [(method, run) for method in race.methods for run in method.runs if run.stopped_from_outside]
     if failed:
         yield f"Failed, in no number here: {'; '.join(_failure(method, run) for method, run in failed)}."

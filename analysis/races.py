@@ -25,6 +25,11 @@ class Method:
     runs: tuple[Run, ...]
 
     @property
+    def biased(self):
+        """Whether it is for workers with equal objectives, and here they differ."""
+        return any(run.biased for run in self.runs)
+
+    @property
     def counted(self):
         """The runs that bear on the method, those that nothing from outside stopped."""
         return [run for run in self.runs if not run.stopped_from_outside]

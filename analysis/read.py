@@ -78,6 +78,7 @@ class Run:
     cell: str
     outcome: str
     error: str  # one sentence, where there was one
+    biased: bool  # whether the objectives of workers differ and the method is for equal ones
     complete: bool
     final_model: str
     seconds: float
@@ -160,6 +161,7 @@ def _run(path, digest, file):
         digest=digest,
         **fields,
         error=root.get("error", ""),
+        biased=root.get("biased", 0) == 1,
         parameters=parameters,
         complete=complete,
         resolved=resolved,

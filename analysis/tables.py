@@ -129,6 +129,7 @@ def _row(race, method, target, base, hits):
         "cell": run.cell,
         "parameters": json.dumps(run.parameters),
         "final_model": run.final_model,
+        "biased": int(method.biased),
         "n": len(times),
         "reached": reached,
         "reached_low": reached_low,

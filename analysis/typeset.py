@@ -45,7 +45,7 @@ def cells(table, predicted=False):
     shown = pd.DataFrame()
     rows = [row for _, row in table.rows.iterrows()]
     shown["target"] = [of_target(row) for row in rows]
-    shown["method"] = table.rows["method"]
+    shown["method"] = [named(row) for row in rows]
     shown["n"] = [str(row.n) for row in rows]
     shown["reached"] = [_fraction(row.reached, row.n, row.reached_low, row.reached_high) for row in rows]
     shown[f"{table.race.clock} seconds"] = [seconds(row, table.hits[row.method, row.target].values()) for row in rows]
@@ -66,7 +66,7 @@ def misses(table):
     rows = [row for _, row in table.rows[table.rows["target"].isin(missed)].iterrows() if row.n]
     shown = pd.DataFrame()
     shown["target"] = [of_target(row) for row in rows]
-    shown["method"] = [row.method for row in rows]
+    shown["method"] = [named(row) for row in rows]
     shown["success"] = [_fraction(row.reached, row.n, row.reached_low, row.reached_high) for row in rows]
     shown["expected running time"] = [_running_time(row) for row in rows]
     shown["survival median"] = [_survival(row) for row in rows]
@@ -91,6 +91,11 @@ def _with_ends(row, name):
     return number(middle) + (f"; {TOO_SMALL}" if math.isnan(low) else f" {interval(low, high)}")
 
 
+def named(row):
+    """The method, and whether its numbers are of a method that is biased where workers differ, as they do here."""
+    return f"{row.method} (biased)" if row.biased else row.method
+
+
 def methods(table):
     """What each method was run with and, at the headline target, what it spent, as text."""
     headline = table.race.targets.headline
@@ -98,7 +103,7 @@ def methods(table):
     rows = [row for _, row in table.rows[table.rows["target"] == at].iterrows()]
     runs = {method.label: method.runs[0] for method in table.race.methods}
     shown = pd.DataFrame()
-    shown["method"] = [row.method for row in rows]
+    shown["method"] = [named(row) for row in rows]
     shown["parameters"] = [in_words(runs[row.method].parameters) for row in rows]
     shown[f"gradients to {at:g}"] = [
         _spread(row.median_gradients, row.median_gradients_low, row.median_gradients_high) for row in rows

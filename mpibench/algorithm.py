@@ -35,10 +35,15 @@ class Algorithm:
     averaged: ClassVar[bool] = False  # every rank has a model, and the run's is their mean
     needs_link_times: ClassVar[bool] = False  # whether it is defined only where what workers send takes time
     clocks: ClassVar[frozenset] = frozenset({"virtual", "emulated", "native"})  # on which it can run
+    homogeneous: ClassVar[bool] = False  # whether fast workers weigh more than slow ones, so that data must be alike
 
     def observer(self, place):
         """The rank whose points are the run's trace; `place.network()` is the graph with its times."""
         return 0
+
+    def is_biased(self, workers):
+        """Whether it does not minimise the mean of these workers' objectives where they differ."""
+        return self.homogeneous
 
     def check(self, workers, graph=None):
         """Raise ValueError, one sentence, where these parameters make no sense for this number of workers, or on this

@@ -168,6 +168,8 @@ class Campaign:
                 "rest, --force to run them again beside the old ones, or --out for another folder"
             )
         self.ranks = self.team.allgather(provenance.rank(self.team.rank))
+        if biased := ", ".join(dict.fromkeys(cell.label for cell in cells if cell.biased)):
+            self.say(f"biased on this problem, whose workers differ, and run all the same: {biased}")
         done = []
         for (cell, seed), there in zip(plan, have, strict=True):
             if self.experiment.settings.engine == "mpi" and any(self.team.allgather(restart.Signal.asked)):
@@ -225,6 +227,8 @@ class Campaign:
             "cell": cell.hash[:16],
             "final_model": final_model(cell),
             "stop_stale": getattr(cell.algorithm, "stop_stale", None),
+            "heterogeneous": cell.heterogeneous,
+            "biased": cell.biased,
             "budget_seconds": cell.stop.seconds or math.inf,
         }
         config = {

@@ -56,6 +56,11 @@ class Classification:
         if self.split != "dirichlet" and self.alpha is not None:
             raise InvalidInput(f"alpha = {self.alpha} belongs to split = 'dirichlet', but split is {self.split!r}")
 
+    @property
+    def heterogeneous(self):
+        """Whether the f_i differ by more than the luck of the draw."""
+        return self.split != "even"
+
 
 @dataclass(frozen=True)
 class Dataset:

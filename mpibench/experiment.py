@@ -136,6 +136,16 @@ class Cell(Settings):
         return self.algorithm.ranks(self.workers)
 
     @property
+    def heterogeneous(self):
+        """Whether the objectives of workers differ; False also where the problem does not tell."""
+        return self.workers > 1 and getattr(self.problem, "heterogeneous", False)
+
+    @property
+    def biased(self):
+        """Whether they differ and the method is for equal ones: it does not minimise their mean."""
+        return self.heterogeneous and self.algorithm.is_biased(self.workers)
+
+    @property
     def disturbed(self):
         """Whether workers are slowed down or held up, which they are on the native clock too."""
         return self.compute is not None and (self.compute.straggler, self.compute.stall) != (None, None)

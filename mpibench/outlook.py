@@ -134,11 +134,11 @@ def outlook(experiment):
 
 def warnings(view):
     """What this Outlook says that the experiment cannot show, a sentence each."""
+    found = [*biased(view)]
     if view.machine is None and view.cells[0].clock == "native":
-        return ["The native clock models no speeds, so theory says nothing before the run."]
+        return [*found, "The native clock models no speeds, so theory says nothing before the run."]
     if view.machine is None:
-        return ["There is no formula for any of these methods."]
-    found = []
+        return [*found, "There is no formula for any of these methods."]
     if len({cell.label for cell in view.cells}) > 1 and view.machine.n > 1 and view.machine.fixed and view.equal:
         found.append("All workers are equally fast: what these methods do about slow workers cannot show.")
     if view.constants["smoothness"] is None:
@@ -148,6 +148,21 @@ def warnings(view):
         why = "lies below what is taken for the minimum" if known else "has no ε"
         return [*found, f"The target {view.headline} {why}: theory says nothing about the time to it."]
     return [*found, *inseparable(view), *against_asgd(view), *against_tree_minibatch(view), *best_numbers(view)]
+
+
+def biased(view):
+    """A sentence where methods for equal workers meet workers that differ."""
+    labels = list(dict.fromkeys(cell.label for cell in view.cells if cell.biased))
+    if labels:
+        yield (
+            f"The objectives of workers differ, and {listed(labels)} {'is' if len(labels) == 1 else 'are'} biased "
+            "there: fast workers weigh more. Theory's times are for equal objectives; the target may never be reached."
+        )
+
+
+def listed(labels):
+    """These in a sentence."""
+    return " and ".join(part for part in (", ".join(labels[:-1]), labels[-1]) if part)
 
 
 def inseparable(view):
@@ -160,8 +175,7 @@ def inseparable(view):
             groups.append([(label, seconds)])
     for group in groups:
         if len(group) > 1:
-            labels = [label for label, _ in group]
-            names = f"{', '.join(labels[:-1])} and {labels[-1]}"
+            names = listed([label for label, _ in group])
             first, last = group[0][1], group[-1][1]
             yield (
                 f"Theory cannot separate {names} at {view.headline}: it gives them {first:.3g} to {last:.3g} s, a "

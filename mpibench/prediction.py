@@ -39,8 +39,9 @@ def update_seconds(form, machine):
     if not machine.fixed:
         return {"least": None, "expected": form.instants and machine.count(form), "most": None}
     expected = form.expected
-    if expected is None and form.instants is not None:
-        expected = machine.count(form)
+    if expected is None and form.instants is not None and (expected := machine.count(form)) is not None:
+        least, most = (bound or expected for bound in (form.least, form.most))
+        expected = min(max(expected, least), most)  # counting ends within a period
     return {"least": form.least, "expected": expected, "most": form.most}
 
 

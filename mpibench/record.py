@@ -3,9 +3,10 @@
 /            attrs: schema (1), run_id, experiment, algorithm (its label), parameters (JSON), workers, ranks, seed,
              engine ("simulation" | "mpi"), clock ("virtual" | "emulated" | "native"), cell (first 16 hex digits of the
              hash), final_model (text: which rank's model, or which mean, the final one is), stop_stale (0/1, where the
-             method has it), budget_seconds (inf: none); when the run has ended also outcome ("reached" | "budget" |
-             "diverged" | "walltime" | "fault" | "watchdog"), error (one sentence, where there was one), seconds (length
-             of the run on its clock), event_hash, model_hash (hex); complete (0/1)
+             method has it), heterogeneous (0/1: whether the workers' objectives differ), biased (0/1: whether they do
+             and the method is for equal ones), budget_seconds (inf: none); when the run has ended also outcome
+             ("reached" | "budget" | "diverged" | "walltime" | "fault" | "watchdog"), error (one sentence, where there
+             was one), seconds (length of the run on its clock), event_hash, model_hash (hex); complete (0/1)
 /config      resolved (JSON of the cell), raw (TOML text), seeds (JSON), tuning (JSON: trials, chosen, seeds,
              core_seconds), hash (text), overrides (JSON list)
 /provenance  code, packages, mpi, network, scheduler, env, data, phases, agreement (JSON); ranks/<field> (n,)

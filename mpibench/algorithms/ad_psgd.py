@@ -58,6 +58,8 @@ async def forever(node):
 class ADPSGD(Decentralized):
     stepsize: Positive  # γ, per gradient
 
+    homogeneous = True
+
     def check(self, workers, graph=None):
         if graph is not None and not graph.undirected:
             i, j = next((i, j) for i, j in graph.edges if (j, i) not in graph.edges)

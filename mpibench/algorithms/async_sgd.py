@@ -33,6 +33,8 @@ class AsyncSGD(Centralized):
     stepsize: Positive  # γ, per update
     rule: Literal["constant", "delay_adaptive", "drop", "drop_counted"] = "constant"
 
+    homogeneous = True
+
     def step(self, delay, n):
         """Step size for a gradient of this delay among n workers; 0 drops it."""
         if self.rule == "constant":

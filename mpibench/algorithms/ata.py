@@ -35,6 +35,8 @@ class ATA(Centralized):
     batch: Count  # B, gradients a step
     alpha: Positive | None = None  # α, in seconds; none: 2 μ_i, the empirical variant
 
+    homogeneous = True
+
     def score(self, step, jobs, seconds):
         """s_i of a worker whose `jobs` gradients have taken `seconds` in all, at step 1, 2, ...; at least 0."""
         if jobs == 0:

@@ -5,7 +5,8 @@ Asynchronous Aggregation", AISTATS 2022, arXiv 2106.06639 (also D. Huba et al., 
 2111.04877). A client that gets x^k' makes Q steps of SGD and sends Δ = x^k' - y. Its weight is 1/sqrt(1 + s), s the
 server steps since; the server steps by η_g times the weighted sum, divided by K and not by the sum of weights.
 
-Every worker is a client and always runs. The K-th reporter gets the new point.
+Every worker is a client and always runs. The K-th reporter gets the new point. Homogeneous data: under heterogeneous
+data fast clients are over-represented.
 
 Messages per client update: one UPDATE (k' and d numbers) up, one MODEL (k and d numbers) down. At the start n MODEL.
 Nobody is interrupted.
@@ -32,6 +33,8 @@ class FedBuff(Centralized):
     local_steps: Count  # Q
     buffer: Count  # K, client updates per step of the server
     max_staleness: Limit = inf  # in steps of the server; older client updates are dropped
+
+    homogeneous = True
 
     async def server(self, node, x, watch):
         k = 0

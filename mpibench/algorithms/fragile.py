@@ -2,10 +2,9 @@
 
 A. Tyurin, P. Richtárik, "On the Optimal Time Complexities in Decentralized Stochastic Asynchronous Optimization",
 NeurIPS 2024, arXiv 2405.16218, algorithms 1 to 4. A pivot collects S gradients at x^k, from whoever is near and fast
-enough; who is not contributes nothing, by design. Both trees have the shortest paths, from the pivot and to it.
-
-While the link to the next rank is busy, what arrives is added up: the wait for the link is what aggregates. Empty sums
-are never sent. Sums of an older point are dropped wherever they meet a newer one. A newer point stops what is computed.
+enough; who is not contributes nothing, by design. Both trees have the shortest paths, from the pivot and to it. While
+the link to the next rank is busy, what arrives is added up: the wait for the link is what aggregates. Empty sums are
+never sent. Sums of an older point are dropped wherever they meet a newer one. A newer point stops what is computed.
 
 Messages: POINT (k and d numbers) on every edge of the tree from the pivot, SUM (k, how many gradients, of how many
 workers that had sent none at x^k, and d numbers) on the tree to it.
@@ -92,6 +91,7 @@ class Fragile(Rooted):
     pivot: Rank | Literal["centre", "least_time"] = "centre"  # j*
 
     stop_stale: ClassVar[bool] = True
+    homogeneous = True
     newest_only = frozenset({Tag.POINT})
     process = Process
 

@@ -30,6 +30,7 @@ class Hogwild(Decentralized):
     stepsize: Positive  # γ, per gradient
 
     averaged = False
+    homogeneous = True
     clocks = frozenset({"virtual", "native"})
 
     async def peer(self, node, x, f, watch):

@@ -35,6 +35,9 @@ class LoadBalancedMinibatch(Centralized):
     batch: Count  # gradients a step, of all workers
     average: Literal["gradients", "workers"] = "gradients"
 
+    def is_biased(self, workers):
+        return self.average == "gradients"
+
     def check(self, workers, graph=None):
         if self.average == "workers" and self.batch < workers:
             raise ValueError(f"batch = {self.batch} is less than one gradient for each of {workers} workers")

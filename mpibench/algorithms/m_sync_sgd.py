@@ -33,6 +33,9 @@ class MSyncSGD(Centralized):
 
     newest_only = frozenset({Tag.MODEL})
 
+    def is_biased(self, workers):
+        return self.quorum < workers
+
     def check(self, workers, graph=None):
         if self.quorum > workers:
             raise ValueError(f"quorum = {self.quorum} is more than there are workers; at most {workers}")

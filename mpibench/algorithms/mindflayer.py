@@ -36,6 +36,8 @@ class MindFlayer(Centralized):
     batch: Count  # S, max(1, σ²/ε) in the paper
     patience_seconds: Positive  # t, that a trial may take beyond h_i
 
+    homogeneous = True
+
     def trials(self, seconds, p):
         """B_i of each worker from the seconds h_i + t of its trials and their probability p_i of success."""
         gain = rate = 0.0

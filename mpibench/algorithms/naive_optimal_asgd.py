@@ -26,6 +26,8 @@ class NaiveOptimalASGD(Centralized):
     stepsize: Positive  # γ, per update
     noise_ratio: NonNegative  # σ²/ε, variance of a gradient over the squared gradient norm that is aimed at
 
+    homogeneous = True
+
     def fastest(self, seconds):
         """The m* workers to use, given the mean seconds per gradient of workers 1..n."""
         order = sorted(seconds, key=seconds.get)

@@ -27,6 +27,8 @@ class PickySGD(Centralized):
     stepsize: Positive  # γ, per update
     radius: NonNegative  # the largest ||x^k - x^k'||
 
+    homogeneous = True
+
     async def server(self, node, x, watch):
         k = 0
         held = {}  # the point that each worker computes at

@@ -36,6 +36,7 @@ class Rennala(Centralized):
     batch: Count  # S, gradients a step
     stop_stale: bool = False
 
+    homogeneous = True
     newest_only = frozenset({Tag.MODEL})
 
     async def server(self, node, x, watch):

@@ -37,6 +37,7 @@ class RennalaAllReduce(Centralized):
     batch: Count  # S, gradients that a step waits for
 
     stop_stale: ClassVar[bool] = True
+    homogeneous = True
 
     async def step(self, node, x, g, b):
         """x^{k+1} from this rank's sum of b gradients at x^k; the same bits on every rank."""

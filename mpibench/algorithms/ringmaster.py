@@ -33,6 +33,7 @@ class Ringmaster(Centralized):
     threshold: Threshold  # R, in updates
     stop_stale: bool = False
 
+    homogeneous = True
     newest_only = frozenset({Tag.MODEL})
 
     def server(self, node, x, watch):

@@ -7,9 +7,8 @@ it, and the best P, are in `mpibench.sdde`. Here P workers are active and the ot
 they are activated. P = n without threshold and trigger is asynchronous SGD with constant steps. Homogeneous data.
 
 Messages: at the start P MODEL; then, per job, one GRADIENT up (k' and d numbers; k' alone where the trigger is silent),
-and one MODEL down (k and d numbers), but for parked workers. Where the curvature is measured, once in W updates and
-never two at a time: one PROBE down (empty) ahead of a MODEL, and one CURVATURE up (a number), for which the worker
-computes 21 gradients that go nowhere else.
+and one MODEL down (k and d numbers), but for parked workers. Where the curvature is measured, once in W updates, never
+two at a time: one PROBE (empty) down ahead of a MODEL, and one CURVATURE (a number, which costs 21 gradients) up.
 
 Differs from the paper, which plans P, s_max and the trigger before the run: every W updates the slowest workers are
 parked until z <= 0.6, or parked ones are activated (untried ones first, then the fastest) until z >= 0.3. Times are
@@ -42,6 +41,8 @@ class SDDEASGD(Centralized):
     trigger: NonNegative = 0.0  # c: a gradient is sent iff ||g - g_last|| > c ||g||; 0: always
     period: Threshold = math.inf  # W, updates between two plans; inf: the first P workers remain active
     curvature: NonNegative = 0.0  # h_max, for plans; 0: it is measured
+
+    homogeneous = True
 
     def check(self, workers, graph=None):
         if self.active > workers:

@@ -106,7 +106,7 @@ class SwarmSGD(Decentralized):
     bits: Bits = 0  # b, per coordinate; 0: full precision
     side: Positive | None = None  # s, of the lattice; with bits, or in its place
     bound: Positive | None = None  # B >= |X_i - X_j| in every coordinate
-
+    homogeneous = True
     process = Process
 
     def check(self, workers, graph=None):

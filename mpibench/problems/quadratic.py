@@ -45,6 +45,11 @@ class Quadratic:
         if self.noise_model != "progress" and self.probability != 1:
             raise InvalidInput(f"probability = {self.probability} is for 'progress'; {self.noise_model!r} takes noise")
 
+    @property
+    def heterogeneous(self):
+        """Whether the f_i differ."""
+        return self.shift > 0
+
     def prepare(self, workers, seed):
         """The problem for this number of workers and this seed."""
         return Prepared(self, workers, seed)

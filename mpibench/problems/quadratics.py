@@ -41,6 +41,11 @@ class Quadratics:
     interpolation: bool = False  # b_i = A_i x*: all ∇f_i vanish at x*
     problem_seed: Annotated[int, Ge(0), Lt(2**63)] | None = None  # in place of the run's seed: one problem for all runs
 
+    @property
+    def heterogeneous(self):
+        """Whether the f_i differ, with interpolation too: away from x* their gradients do."""
+        return self.heterogeneity > 0
+
     def prepare(self, workers, seed):
         """The problem for this number of workers and this seed."""
         return Prepared(self, workers, seed)
