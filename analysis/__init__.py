@@ -1,4 +1,4 @@
-"""Tables and figures from result files: `python -m analysis table|predicted|curves|staleness FILES_OR_DIRS...`.
+"""Tables and figures from result files: `python -m analysis COMMAND FILES_OR_DIRS...`.
 
 read             result files (HDF5), one `Run` each
 races            which runs may share a table or an axis, and what each row is called
@@ -9,6 +9,9 @@ tables, typeset  the table of times to target: its numbers, and what is shown of
 pairs            two methods seed by seed
 predicted        seconds per update and times to targets beside those that theory predicts
 curves, plots    a metric against time: the median over seeds, and the figure
+profiles         on which fraction of problems a method is within a factor of the best
+timeline, links, ledger  what each rank did when, what went over each edge, what messages were worth in bytes
+charts           the figures of these
 staleness, histograms  how stale gradients were: the numbers, and the figure
 sheets           what is shown of a race, as Markdown, LaTeX and CSV
 notes, rounding  what is said beside all of them, and numbers as readers see them

@@ -24,6 +24,14 @@ to_file = click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: the terminal]"
 )
 
+images = click.option(
+    "--figure",
+    "figures",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    help="File for the figure, .png or .pdf; repeatable.  [default: none]",
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main():
@@ -98,6 +106,14 @@ def predicted(paths, base, form, out, allow_poor_fidelity):
 @paths
 @click.option("--metric", help="What to draw.  [default: the metric of the targets]")
 @click.option(
+    "--against",
+    "spent",
+    type=click.Choice(["seconds", "bytes", "gradients"]),
+    default="seconds",
+    show_default=True,
+    help="What a run spends, on the horizontal axis.",
+)
+@click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     multiple=True,
@@ -106,8 +122,8 @@ def predicted(paths, base, form, out, allow_poor_fidelity):
     help="File to write, .png or .pdf; repeatable.",
 )
 @allow_poor_fidelity
-def curves(paths, metric, out, allow_poor_fidelity):
-    """A metric against time: every seed, the median over seeds, and when each run met the target.
+def curves(paths, metric, spent, out, allow_poor_fidelity):
+    """A metric against time, bytes or gradients: every seed, the median over seeds, and when each run met the target.
 
     Prints the caption that goes with the figure. One row of panels for each experiment, engine and clock.
     """
@@ -116,12 +132,12 @@ def curves(paths, metric, out, allow_poor_fidelity):
     from analysis.races import load
 
     races = load(paths, allow_poor_fidelity)
-    figure = plots.figure(races, metric)
-    description = plots.description(races, metric, _command())
+    figure = plots.figure(races, metric, spent)
+    description = plots.description(races, metric, _command(), spent)
     for path in out:
         _write(path, plots.image(figure, path.suffix[1:], description))
         click.echo(f"wrote {path}")
-    click.echo(plots.caption(races, metric))
+    click.echo(plots.caption(races, metric, spent))
 
 
 @main.command()
@@ -159,6 +175,99 @@ def staleness(paths, form, out, figures, allow_poor_fidelity):
 
 @main.command()
 @paths
+@click.option(
+    "--over",
+    type=click.Choice(["experiments", "targets"]),
+    help="What the problems are.  [default: experiments, where there are several with the same methods]",
+)
+@form
+@to_file
+@images
+@allow_poor_fidelity
+def profile(paths, over, form, out, figures, allow_poor_fidelity):
+    """Performance profiles: on which fraction of the problems a method is within a factor of the best one.
+
+    One table for each clock, or for each experiment where its targets are the problems.
+    """
+    _refuse_other_images(figures, "--figure")
+    from analysis import charts, profiles
+    from analysis.races import load
+
+    made = profiles.load(load(paths, allow_poor_fidelity), over)
+    caption = "\n".join(map(profiles.described, made))
+    races = [race for each in made for race in each.races]
+    _draw(figures, lambda: charts.profile_figure(made), races, caption)
+    _show([profiles.sheet(each) for each in made], form, out)
+
+
+@main.command("timeline")
+@paths
+@click.option("--seed", type=int, help="Whose run to show.  [default: the one with the median time to the target]")
+@click.option(
+    "--trace",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for the events as Chrome trace JSON, to open in Perfetto or chrome://tracing.",
+)
+@form
+@to_file
+@images
+@allow_poor_fidelity
+def when(paths, seed, trace, form, out, figures, allow_poor_fidelity):
+    """When each rank computed, communicated and was idle, from the events of one run of each method.
+
+    Runs record events with record_events = true in their experiment.
+    """
+    _refuse_other_images(figures, "--figure")
+    import json
+
+    from analysis import charts, timeline
+    from analysis.races import load
+
+    lines = timeline.load(load(paths, allow_poor_fidelity), seed)
+    if trace:
+        _write(trace, json.dumps(timeline.chrome(lines) | {"command": _command()}).encode())
+        click.echo(f"wrote {trace}", err=True)
+    races = list(dict.fromkeys(line.race for line in lines))
+    _draw(figures, lambda: charts.timeline_figure(lines), races, charts.timeline_caption(lines))
+    _show(timeline.sheets(lines), form, out)
+
+
+@main.command("bytes")
+@paths
+@form
+@to_file
+@allow_poor_fidelity
+def traffic(paths, form, out, allow_poor_fidelity):
+    """The byte ledger: bits as papers count them, serialised bytes, bytes for MPI, and of the network card.
+
+    One table for each experiment, engine and clock in the result files.
+    """
+    from analysis import ledger
+    from analysis.races import load
+
+    _show([ledger.sheet(each) for each in ledger.load(load(paths, allow_poor_fidelity))], form, out)
+
+
+@main.command("links")
+@paths
+@form
+@to_file
+@images
+@allow_poor_fidelity
+def link_map(paths, form, out, figures, allow_poor_fidelity):
+    """The link map: what went over each directed edge, and how long messages were under way there."""
+    _refuse_other_images(figures, "--figure")
+    from analysis import charts, links
+    from analysis.races import load
+
+    made = links.load(load(paths, allow_poor_fidelity))
+    races = [each.race for each in made]
+    _draw(figures, lambda: charts.links_figure(made), races, charts.links_caption(made))
+    _show([links.sheet(each) for each in made], form, out)
+
+
+@main.command()
+@paths
 @form
 @to_file
 @allow_poor_fidelity
@@ -171,6 +280,19 @@ def network(paths, form, out, allow_poor_fidelity):
     from analysis.races import load
 
     _show([network.sheet(each) for each in network.load(load(paths, allow_poor_fidelity))], form, out)
+
+
+def _draw(paths, figure, races, caption):
+    """Write the figure that `figure` makes to these paths, and say its caption beside the table (stderr)."""
+    if not paths:
+        return
+    from analysis import charts, plots
+
+    drawn, description = figure(), charts.description(races, caption, _command())
+    for path in paths:
+        _write(path, plots.image(drawn, path.suffix[1:], description))
+        click.echo(f"wrote {path}", err=True)  # the table alone is the output
+    click.echo(caption, err=True)
 
 
 def _refuse_other_images(paths, option):

@@ -12,7 +12,7 @@ from matplotlib.patches import ConnectionPatch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis import statistics
-from analysis.curves import median_curve
+from analysis.curves import AGAINST, median_curve
 from analysis.errors import InvalidInput
 from analysis.notes import inputs, provenance
 from analysis.read import COUNTERS
@@ -49,22 +49,24 @@ TIME = {
     "emulated": "modelled time (s), emulated clock",
     "native": "time (s), native clock",
 }
+SPENT = {"bytes": "MB sent by all ranks", "gradients": "gradients of all ranks"}
 # inches: the axes' width (with what is beside them a usual text width) and height, a method's line below them, the rest
 WIDTH, CURVES, STRIP, TITLE, LEFT, RIGHT, BELOW = 4.2, 2.0, 0.15, 0.25, 0.85, 0.45, 0.5
 LINE = 1.1  # points, a median's width
 SPAN, SPAN_OF_TIME = 10, 20  # an axis is logarithmic where what it is to show spans more than this factor
 
 
-def figure(races, metric=None):
+def figure(races, metric=None, against="seconds"):
     """The matplotlib Figure of `races`, one pair of panels each; `metric` is by default that of the targets.
 
-    Raises InvalidInput where no run of a race has this metric.
+    Against "bytes" or "gradients" there is one panel each, without times to targets. Raises InvalidInput where no run
+    of a race has this metric.
     """
     drawn = []
     for race in races:
         name = _metric(race, metric)
         runs = _drawn(race, name)
-        strip = STRIP * len(runs) if _shows_target(race, metric) else 0.0
+        strip = STRIP * len(runs) if _shows_target(race, metric) and against == "seconds" else 0.0
         drawn.append((race, name, runs, strip))
     with matplotlib.rc_context(STYLE):
         height = sum(TITLE + CURVES + bool(strip) * TITLE + strip + BELOW for *_, strip in drawn)
@@ -80,7 +82,8 @@ def figure(races, metric=None):
             )
 
         for race, name, runs, strip in drawn:
-            _draw(race, name, runs, panel(CURVES), panel(strip) if strip else None)
+            targets = race.targets if _shows_target(race, metric) else None
+            _draw(race, name, runs, targets, against, panel(CURVES), panel(strip) if strip else None)
             top -= BELOW
     return whole
 
@@ -94,7 +97,7 @@ def image(figure, form, text):
     return content.getvalue()
 
 
-def caption(races, metric=None):
+def caption(races, metric=None, against="seconds"):
     """What the figure shows and what must be known of its runs, one paragraph for each race."""
     paragraphs = []
     for race in races:
@@ -107,7 +110,9 @@ def caption(races, metric=None):
             else "no interval where n is too small (below 6)"
         )
         text = f"{race.title}. {_words(name)}: median over n = {n} seeds (line), {band}, every seed (thin)."
-        if _shows_target(race, metric):
+        if against != "seconds":
+            text += f" Against {SPENT[against]}.{' Dashed: targets.' if _shows_target(race, metric) else ''}"
+        elif _shows_target(race, metric):
             text += (
                 " Dashed: targets. Below: when each run met the headline target (circles; triangles: missed, at the "
                 "time up to which that is known), the median (bar, dotted line) and its 95 % interval by order "
@@ -118,9 +123,9 @@ def caption(races, metric=None):
     return "\n".join(paragraphs)
 
 
-def description(races, metric, command):
+def description(races, metric, command, against="seconds"):
     """What is stored in the file of the figure: its caption, and how it can be made again from which inputs."""
-    return "\n".join([caption(races, metric), *map(inputs, races), f"Made by `{command}`."])
+    return "\n".join([caption(races, metric, against), *map(inputs, races), f"Made by `{command}`."])
 
 
 def _metric(race, chosen):
@@ -195,20 +200,22 @@ def _shows_target(race, chosen):
     return race.targets is not None and chosen in (None, race.targets.metric)
 
 
-def _draw(race, metric, runs, curves, times):
-    """The curves of one race and, unless `times` is None, below them the times to its headline target."""
+def _draw(race, metric, runs, ladder, against, curves, times):
+    """The curves of one race with the targets of `ladder` (or None) and, unless `times` is None, below them the times
+    to its headline target."""
     looks = {
         method: (COLOURS[k % len(COLOURS)], DASHES[k // len(COLOURS) % len(DASHES)]) for k, method in enumerate(runs)
     }
     factor, near, _ = _predictions(race, list(runs)) if times else (1.0, {}, {})
-    medians = {method: median_curve(of_method, metric) for method, of_method in runs.items()}
+    medians = {method: median_curve(of_method, metric, against) for method, of_method in runs.items()}
     relation = RELATION[next(iter(runs.values()))[0].better[metric]]
-    targets = race.targets.values if times else ()
+    targets = ladder.values if ladder else ()
     hits = {}
     curves.set_title(race.title)
     for above, (method, of_method) in zip(reversed(range(len(runs))), runs.items(), strict=True):
         width = LINE + 0.5 * min(above, 3)  # so that a curve that lies under another one can still be seen
-        _curve(curves, of_method, medians[method], metric, *looks[method], width, method.label)
+        x = AGAINST[against]
+        _curve(curves, of_method, x, medians[method], metric, *looks[method], width, method.label)
     _vertical(curves, medians.values(), targets, metric, relation)
     lowest = times or curves
     if times:
@@ -222,15 +229,19 @@ def _draw(race, metric, runs, curves, times):
         title = times.set_title(f"time to {_words(metric)} {relation} {headline:g}", fontsize=7, pad=3)
         title.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # over the lines that lead down
     else:
+        if ladder:
+            _targets(curves, ladder, relation)
         curves.legend(labelcolor="linecolor", frameon=False)
-    lowest.set_xlabel(TIME[race.clock])
+    lowest.set_xlabel(TIME[race.clock] if against == "seconds" else SPENT[against])
     _horizontal(lowest, medians.values(), hits.values(), near.values())
+    if against == "bytes":
+        lowest.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1e6:g}"))
 
 
-def _curve(axes, runs, median, metric, colour, dashes, width, label):
+def _curve(axes, runs, x, median, metric, colour, dashes, width, label):
     """Every run thin, their median thick, its interval as a band."""
     for run in runs:
-        axes.step(run.trace["time"], run.trace[metric], where="post", color=colour, linewidth=0.4, alpha=0.35)
+        axes.step(run.trace[x], run.trace[metric], where="post", color=colour, linewidth=0.4, alpha=0.35)
     axes.fill_between(median["time"], median["low"], median["high"], step="post", color=colour, alpha=0.18, linewidth=0)
     look = {"color": colour, "linestyle": dashes, "linewidth": width}
     axes.step(median["time"], median["median"], where="post", label=label, **look)

@@ -30,6 +30,12 @@ class Sheet:
     frames: tuple[pd.DataFrame, ...]
     notes: tuple[str, ...]
     rows: pd.DataFrame
+    others: tuple[Race, ...] = ()  # more races that it shows
+
+    @property
+    def inputs(self):
+        """The sentence on its input files, one for each race."""
+        return " ".join(map(inputs, (self.race, *self.others)))
 
 
 def markdown(sheets, command):
@@ -38,7 +44,7 @@ def markdown(sheets, command):
 
 
 def _markdown(sheet):
-    items = "\n".join(_item(note) for note in (*sheet.notes, inputs(sheet.race)))
+    items = "\n".join(_item(note) for note in (*sheet.notes, sheet.inputs))
     return "\n\n".join([f"## {sheet.heading}", *map(_grid, sheet.frames), items]) + "\n"
 
 
@@ -92,7 +98,7 @@ LATEX = r"""
 %- endfor
   \end{minipage}
 \end{table}
-% << sheet.race | inputs | one_line >>
+% << sheet.inputs | one_line >>
 %- endfor
 % Made by << command | one_line >>
 """
@@ -134,7 +140,6 @@ def latex(sheets, command):
         "tex": lambda text: str(text).translate(TEX),
         "one_line": lambda text: " ".join(text.split()),
         "groups": _groups,
-        "inputs": inputs,
     }
     return environment.from_string(LATEX.lstrip()).render(sheets=sheets, command=command)
 
@@ -143,7 +148,10 @@ def csv(sheets, command):
     """All rows of all sheets at full precision, each with the hashes of its inputs and the command that makes it."""
     frames = []
     for sheet in sheets:
-        digests = {method.label: " ".join(run.digest for run in method.runs) for method in sheet.race.methods}
+        digests = {}
+        for method in (method for race in (sheet.race, *sheet.others) for method in race.methods):
+            said = [digests[method.label]] if method.label in digests else []
+            digests[method.label] = " ".join([*said, *(run.digest for run in method.runs)])
         behind = sheet.rows["method"].map(digests)
         if "against" in sheet.rows:  # a row of two methods
             behind = behind + " " + sheet.rows["against"].map(digests)
