@@ -12,7 +12,7 @@ def provenance(race):
     if biased := [method.label for method in race.methods if method.biased]:
         yield (
             f"BIASED: {'; '.join(biased)}. The objectives of workers differ here; these methods are for equal ones and "
-            "give fast workers more weight, so they do not minimise the mean of all."
+            "do not minimise the mean of all, as some workers, mostly the fast ones, weigh more."
         )
     failed = [(method, run) for method in race.methods for run in method.runs if run.stopped_from_outside]
     if failed:

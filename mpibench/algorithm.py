@@ -35,7 +35,7 @@ class Algorithm:
     averaged: ClassVar[bool] = False  # every rank has a model, and the run's is their mean
     needs_link_times: ClassVar[bool] = False  # whether it is defined only where what workers send takes time
     clocks: ClassVar[frozenset] = frozenset({"virtual", "emulated", "native"})  # on which it can run
-    homogeneous: ClassVar[bool] = False  # whether fast workers weigh more than slow ones, so that data must be alike
+    homogeneous: ClassVar[bool] = False  # whether some workers weigh more, say fast ones, so that data must be alike
 
     def observer(self, place):
         """The rank whose points are the run's trace; `place.network()` is the graph with its times."""

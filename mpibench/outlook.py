@@ -156,7 +156,7 @@ def biased(view):
     if labels:
         yield (
             f"The objectives of workers differ, and {listed(labels)} {'is' if len(labels) == 1 else 'are'} biased "
-            "there: fast workers weigh more. Theory's times are for equal objectives; the target may never be reached."
+            "there: some workers weigh more. Theory's times are for equal objectives; the target may never be reached."
         )
 
 

@@ -33,6 +33,7 @@ class SignSGD(Centralized):
     momentum: Probability = 0.0  # β
     weight_decay: NonNegative = 0.0  # λ
 
+    homogeneous = True
     up = Memoryless(Sign())
 
     @staticmethod
