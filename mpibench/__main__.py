@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from array import array
+from pathlib import Path
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # before numpy: sums must not depend on how many threads share them
@@ -147,6 +148,62 @@ def verify(files, as_json):
             click.echo(str(finding))
         click.echo(f"{len(paths)} files, {len(findings)} findings")
     return 1 if findings else 0
+
+
+@cli.command()
+@click.option("--no-mpi", is_flag=True, help="Do not load MPI.")
+@click.option("--calibrate", type=click.Path(), metavar="FILE.toml", help="Time all links, write them as a topology.")
+@click.option("--gradients-of", "job", type=click.Path(), metavar="JOB", help="With it: time these gradients, too.")
+@click.option("--out", default=".", help="The folder for results that is looked at.", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(no_mpi, calibrate, job, out, as_json):
+    """Say what this machine has for runs over MPI, and what to do about it; under mpirun, of all ranks."""
+    from mpibench import doctor
+
+    if job and not calibrate:
+        raise InvalidInput("--gradients-of writes beside the file of --calibrate; give that, too")
+    if no_mpi and calibrate:
+        raise InvalidInput("--calibrate times links over MPI; leave out --no-mpi")
+    comm, missing = None, []
+    if not no_mpi:
+        try:
+            comm = team_for("mpi")
+        except InvalidInput as error:
+            if calibrate:
+                raise
+            missing = [doctor.without_mpi(error.__cause__ or error)]
+    if calibrate:
+        return calibrated(comm, Path(calibrate), job)
+    findings = missing + doctor.examine(comm, out)
+    if comm is None or comm.rank == 0:
+        click.echo(json.dumps(doctor.as_json(findings), indent=1) if as_json else doctor.text_of(findings))
+    return 1 if any(finding.bad for finding in findings) else 0
+
+
+def calibrated(comm, path, job):
+    """Write the topology of the ranks of `comm`, and beside it the times of the gradients of a job."""
+    from mpibench import calibrate, campaign, experiment
+
+    if comm.size < 2:
+        raise InvalidInput("--calibrate times links between ranks: start it with `mpirun -n 4`, say")
+    problem = None
+    if job:
+        tables = campaign.on_root(comm, lambda: experiment.load(job, []).resolved)
+        cell = experiment.Experiment.from_resolved(tables).cells()[0]
+        problem = cell.problem.prepare(comm.size - 1, cell.seeds[0])
+    say = click.echo if comm.rank == 0 else lambda text: None
+    found = calibrate.measure(comm, problem, say)
+
+    def write():
+        path.write_text(calibrate.topology_text(found, time.strftime("%Y-%m-%d")), encoding="utf-8")
+        say(f"{len(found.links)} links into {path}; a computation hides {found.overlap:.0%} of an exchange beside it")
+        if job:
+            times = path.with_suffix(".csv")
+            times.write_text(calibrate.times_text(found), encoding="utf-8")
+            say(f'gradients into {times}: compute = {{ profile = "trace", file = "{times}" }}')
+
+    campaign.on_root(comm, write)
+    return 0
 
 
 def engine_in(job, overrides):

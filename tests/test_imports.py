@@ -68,6 +68,11 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/schedule": ({"numpy", "mpibench.errors"}, set()),
     "mpibench/theory": ({"numpy", "mpibench.network", "mpibench.schedule"}, set()),
     "mpibench/ledger": ({"numpy"}, set()),
+    "mpibench/doctor": ({"mpibench"}, {"mpi4py", "mpibench.clocks"}),
+    "mpibench/calibrate": (
+        {"numpy", "mpibench.collectives"},
+        {"mpi4py", "mpibench.clocks", "mpibench.engines.mpi", "mpibench.node"},
+    ),
     "mpibench/restart": ({"h5py", "numpy", "mpibench.errors", "mpibench.ledger"}, {"torch"}),
     "mpibench/journal": ({"numpy", "mpibench.layout", "mpibench.node"}, set()),
     "mpibench/layout": ({"numpy", "mpibench.node"}, {"torch"}),
