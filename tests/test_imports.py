@@ -31,7 +31,8 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/__init__": (set(), set()),
     "mpibench/__main__": (
         {"click", "mpibench", "mpibench.errors"},  # `--help` and `list` start with these alone
-        {"mpibench.campaign", "mpibench.catalogue", "mpibench.experiment", "mpibench.outlook", "mpibench.verify"}
+        {"mpibench.calibrate", "mpibench.campaign", "mpibench.catalogue", "mpibench.doctor", "mpibench.experiment"}
+        | {"mpibench.outlook", "mpibench.verify"}
         | {"mpi4py", "rich"},
     ),
     "mpibench/node": ({"numpy"}, set()),
@@ -68,7 +69,7 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/schedule": ({"numpy", "mpibench.errors"}, set()),
     "mpibench/theory": ({"numpy", "mpibench.network", "mpibench.schedule"}, set()),
     "mpibench/ledger": ({"numpy"}, set()),
-    "mpibench/doctor": ({"mpibench"}, {"mpi4py", "mpibench.clocks"}),
+    "mpibench/doctor": ({"mpibench.provenance"}, {"mpi4py", "mpibench.clocks"}),
     "mpibench/calibrate": (
         {"numpy", "mpibench.collectives"},
         {"mpi4py", "mpibench.clocks", "mpibench.engines.mpi", "mpibench.node"},
