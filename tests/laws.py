@@ -57,7 +57,9 @@ class Row:
     waiting: int | None = 0  # most messages that wait for one link while it carries another; None: no bound
 
     def __str__(self):
-        return "-".join([self.name, *(str(value) for key, value in self.parameters.items() if key != "stepsize")])
+        values = [value for key, value in self.parameters.items() if key != "stepsize"]
+        values = [part for value in values for part in (value.values() if isinstance(value, dict) else [value])]
+        return "-".join([self.name, *map(str, values)])
 
 
 def numbered_vector(d):
