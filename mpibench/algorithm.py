@@ -3,7 +3,7 @@
 `Centralized` methods have a server on rank 0 and workers 1..n on ranks 1..n; in `Decentralized` ones every rank is a
 peer, and rank r is worker r + 1. A coroutine sees the world through four things only:
 
-node    what it may do: send, recv, drain, compute, sleep, start, join (`mpibench.node.Node`)
+node    what it may do: send, recv, drain, compute, repeat, sleep, start, join (`mpibench.node.Node`)
 x       the start, a vector: a numpy array or a torch tensor, never written, only replaced (`x = x - γ * g`)
 f       this worker's objective: `ξ = f.sample()` draws a sample, `f.gradient(x, ξ)` is its stochastic gradient, to be
         handed to `node.compute`; where x consists of tensors, `f.shapes` are theirs, one after the other
@@ -99,7 +99,8 @@ class Decentralized(Algorithm):
 
 class Rooted(Decentralized):
     """Peers on two trees of shortest paths, from a pivot and to it; the pivot's points are the trace. The field `pivot`
-    is a rank, or "centre": the rank from which the farthest is nearest.
+    is a rank, "centre": the rank from which the farthest is nearest, or "least_time": that with the least equilibrium
+    time for `batch` gradients.
 
     Give `process`, a function or a class that starts with (node, down, up, f, watch) what every rank does on its places
     on the two trees, which are communicators, and `process_0(node, down, x, watch)`, the coroutine that runs beside it
@@ -111,10 +112,13 @@ class Rooted(Decentralized):
     def check(self, workers, graph=None):
         if not isinstance(self.pivot, str) and self.pivot >= workers:
             raise ValueError(f"pivot = {self.pivot} is none of the ranks 0 to {workers - 1}")
-        if graph is not None and len(roots(graph)) < graph.size:
-            raise ValueError("needs a way from every rank to every other, which this graph has not")
+        if graph is not None and len(found := roots(graph)) < graph.size:
+            rank = next(rank for rank in range(graph.size) if rank not in found)
+            raise ValueError(f"needs a way from every rank to every other, but rank {rank} cannot reach all")
 
     def observer(self, place):
+        if self.pivot == "least_time":
+            return place.network().pivot(self.batch)
         return place.network().centre() if self.pivot == "centre" else self.pivot
 
     async def peer(self, node, x, f, watch):

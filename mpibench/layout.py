@@ -117,6 +117,8 @@ def describe(body, numbers, vectors):
             vectors.append(item.data)
         elif kind is tuple:
             signature.append(("(", *describe(item, numbers, vectors)))
+        elif hasattr(item, "deferred"):  # in simulation only, of one message of each kind
+            signature.extend(describe((item.value,), numbers, vectors))
         elif hasattr(item, "untyped_storage"):
             import torch
 

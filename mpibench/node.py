@@ -152,6 +152,7 @@ class Timer(Request):
     """A sleep, or a computation that may be evaluated at any time between its begin and its end."""
 
     __slots__ = ("args", "began", "cancelled", "cost", "function", "node")
+    kind = ENDS
 
     def __init__(self, node, function, args, cost):
         self.done = self.cancelled = False
@@ -524,6 +525,17 @@ class Node(Communicator):
             self.backlog.append(request)
         return request
 
+    def repeat(self, f, x):
+        """Gradients of f at x, one after another, each at a sample of its own, until it is cancelled.
+        `take()` gives how many have ended since the last time and their sum, `await ready()` waits for the next one.
+
+        Until then this rank computes nothing else, and nobody else draws samples of f.
+        """
+        if self.running is not None:
+            raise ValueError(f"rank {self.rank} computes already, so it cannot repeat gradients")
+        self.freeze((x,))
+        return self.engine.repeat(self, f, x)
+
     def begin(self, request):
         """This computation is the one that runs."""
         self.running = request
@@ -603,6 +615,8 @@ class Node(Communicator):
                 vectors += item.nbytes
             elif kind is bytes:
                 vectors += len(item)
+            elif hasattr(item, "deferred"):  # a vector that the simulation has not computed yet
+                vectors += item.nbytes
             else:
                 others += getattr(item, "nbytes", 8)
         return vectors, others, padding
@@ -649,7 +663,7 @@ class Agenda:
         """A computation begins: its end is known, and returned."""
         node = computation.node
         end = self.time + node.duration(computation.cost, self.time)
-        self.at(end, node.rank, ENDS, computation)
+        self.at(end, node.rank, computation.kind, computation)
         return end
 
     def link(self, node, to):

@@ -183,9 +183,18 @@ class Profile:
         if path is not None:
             return lambda cost, now_ns: path.duration(cost * following(), now_ns)
         if job.law is None:
-            one = nanoseconds(job.shift) or 1
-            return lambda cost, now_ns: one if cost == 1.0 else nanoseconds(cost * job.shift)
+            return steady(nanoseconds(job.shift) or 1, job.shift)
         return lambda cost, now_ns: nanoseconds(cost * following()) or 1  # never 0: the clock would stop
+
+
+def steady(one, seconds):
+    """The durations of jobs that take the same every time; `steady` says how many ns one of cost 1 takes."""
+
+    def duration(cost, now_ns):
+        return one if cost == 1.0 else nanoseconds(cost * seconds)
+
+    duration.steady = one
+    return duration
 
 
 def slower(job, factor):

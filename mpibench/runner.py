@@ -234,6 +234,7 @@ def simulate(cell, seed, show=None):
     observer = cell.algorithm.observer(cluster)
 
     def counters():
+        engine.catch_up()
         return tuple(map(sum, zip(*((node.gradients, *node.journal.totals) for node in engine.nodes), strict=True)))
 
     def past(metrics):

@@ -115,10 +115,14 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
         {"mpi4py"},
     ),
     "mpibench/engines/__init__": (set(), set()),
-    "mpibench/engines/simulation": ({"numpy", "mpibench.node", "mpibench.shared_memory"}, set()),
+    "mpibench/repetition": ({"mpibench.node"}, set()),
+    "mpibench/engines/simulation": (
+        {"numpy", "mpibench.node", "mpibench.repetition", "mpibench.shared_memory"},
+        set(),
+    ),
     "mpibench/engines/mpi": (
         {"numpy", "mpi4py", "mpibench.doorbell", "mpibench.node", "mpibench.reduction", "mpibench.shared_memory"}
-        | {"mpibench.watchdog", "mpibench.engines.wire"},
+        | {"mpibench.repetition", "mpibench.watchdog", "mpibench.engines.wire"},
         set(),
     ),
     "mpibench/engines/wire": ({"numpy", "mpi4py", "mpibench.layout"}, set()),

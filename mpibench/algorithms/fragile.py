@@ -2,15 +2,10 @@
 
 A. Tyurin, P. Richtárik, "On the Optimal Time Complexities in Decentralized Stochastic Asynchronous Optimization",
 NeurIPS 2024, arXiv 2405.16218, algorithms 1 to 4. A pivot collects S gradients at x^k, from whoever is near and fast
-enough; who is not contributes nothing, by design. Both trees have the shortest paths, from the pivot and to it. While
-the link to the next rank is busy, what arrives is added up: the wait for the link is what aggregates. Empty sums are
-never sent. Sums of an older point are dropped wherever they meet a newer one. A newer point stops what is computed.
+enough. The wait for a busy link is what aggregates. Sums of an older point are dropped where they meet a newer one.
 
-Messages: POINT (k and d numbers) on every edge of the tree from the pivot, SUM (k, how many gradients, of how many
-workers that had sent none at x^k, and d numbers) on the tree to it.
-
-`pivot` is a rank, "centre", the nearest to its farthest, as in the authors' code, or "least_time", with the least t*
-(theorem 5) for S gradients. It knows how many workers contribute to a step, not which. Homogeneous data.
+Messages: POINT (k and d numbers) on the edges of the tree of shortest paths from the pivot, SUM (k, how many gradients,
+of how many workers that had sent none at x^k, and d numbers) on those to it. Homogeneous data.
 """
 
 from dataclasses import dataclass
@@ -31,7 +26,7 @@ class Process:
     def __init__(self, node, down, up, f, watch):
         self.node, self.down, self.up, self.f, self.watch = node, down, up, f, watch
         self.k, self.s, self.workers, self.g = -1, 0, 0, 0
-        self.job, self.link_is_free = None, True
+        self.job, self.looking, self.link_is_free = None, None, True
         self.to, self.channel = (up.destinations[0], up) if up.destinations else (node.rank, node)
         node.start(self.points())
         node.start(self.sums())
@@ -42,37 +37,45 @@ class Process:
             _, (k, x) = await self.down.recv(Tag.POINT)
             for child in self.down.children:
                 self.down.send(child, Tag.POINT, k, x)
-            if self.job is not None:
-                self.job.cancel()
-            self.see(k)
-            if k == self.k:  # else a newer sum was here before it
-                self.job = self.node.start(self.work(k, x))
+            self.add(k)
+            [task.cancel() for task in (self.looking, self.job) if task]
+            self.of, self.new, self.job = k, 1, self.work(k, x) if k == self.k else None  # else a sum was here before
+            self.look()
 
-    async def work(self, k, x):
-        first = 1
-        while True:
-            self.add(k, 1, first, await self.node.compute(self.f.gradient, x, self.f.sample()))
-            first = 0
+    def work(self, k, x):
+        return self.node.repeat(self.f, x)
 
-    async def sums(self):
-        """Activity 2: a sum arrives from a child."""
+    def look(self):
+        """Own gradients are waited for one by one only while the link is free, or nobody wants them."""
+        if self.job and (self.link_is_free or self.of < self.k) and (self.looking is None or self.looking.done):
+            self.looking = self.node.start(self.wait())
+
+    async def wait(self):
+        while self.link_is_free or self.of < self.k:
+            await self.job.ready()
+            self.add(self.k)
+
+    async def sums(self):  # activity 2: a sum arrives from a child
         while True:
             self.add(*(await self.up.recv(Tag.SUM)).body)
 
-    def see(self, k):
-        """Iteration k is there: what belongs to an older one is dropped."""
+    def add(self, k, s=0, workers=0, g=0):
+        """Add own gradients and this sum; of iterations less than k, or of k if a newer one was seen, drop them."""
+        own, v = self.job.take() if self.job else (0, 0)
+        if own and self.of < self.k:
+            self.watch.discarded(self.node.rank, self.k - self.of, own)
+        elif own:
+            self.s, self.workers, self.g, self.new = self.s + own, self.workers + self.new, self.g + v, 0
         if k > self.k:
             self.watch.discarded(self.node.rank, k - self.k, self.s)
-            self.k, self.s, self.workers, self.g = k, 0, 0, 0
-
-    def add(self, k, s, workers, g):
-        self.see(k)
-        if k < self.k:
-            self.watch.discarded(self.node.rank, self.k - k, s)
-        else:
+            self.k, self.s, self.workers, self.g = k, s, workers, g
+        elif s and k == self.k:
             self.s, self.workers, self.g = self.s + s, self.workers + workers, self.g + g
-            if self.link_is_free:
-                self.node.start(self.link())
+        elif s:
+            self.watch.discarded(self.node.rank, self.k - k, s)
+        if self.s and self.link_is_free:
+            self.node.start(self.link())
+        self.look()
 
     async def link(self):
         """Activity 3: whenever the link to the next rank is free, all there is leaves."""
@@ -81,22 +84,18 @@ class Process:
             sent = self.channel.send(self.to, Tag.SUM, self.k, self.s, self.workers, self.g)
             self.s, self.workers, self.g = 0, 0, 0
             await sent
+            self.add(self.k)
         self.link_is_free = True
+        self.look()
 
 
 @dataclass(frozen=True)
 class Fragile(Rooted):
     stepsize: Positive  # γ, per step
     batch: Count  # S, gradients that a step waits for
-    pivot: Rank | Literal["centre", "least_time"] = "centre"  # j*
-
+    pivot: Rank | Literal["centre", "least_time"] = "centre"  # j*; the least t* is theorem 5's, for S gradients
     stop_stale: ClassVar[bool] = True
-    homogeneous = True
-    newest_only = frozenset({Tag.POINT})
-    process = Process
-
-    def observer(self, place):
-        return place.network().pivot(self.batch) if self.pivot == "least_time" else super().observer(place)
+    homogeneous, newest_only, process = True, frozenset({Tag.POINT}), Process
 
     async def process_0(self, node, down, x, watch):
         k = 0

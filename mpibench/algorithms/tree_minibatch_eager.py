@@ -23,7 +23,10 @@ __all__ = ["Tag", "TreeMinibatchEager"]
 class OneGradient(Process):
     """Process i of a method in which every rank computes one gradient a step."""
 
-    async def work(self, k, x):
+    def work(self, k, x):
+        self.node.start(self.compute(k, x))  # ends before the step does
+
+    async def compute(self, k, x):
         self.add(k, 1, 1, await self.node.compute(self.f.gradient, x, self.f.sample()))
 
 

@@ -23,6 +23,7 @@ from mpibench.doorbell import Doorbell
 from mpibench.engines.wire import Wire
 from mpibench.node import ENDS, LOST, NEVER, RECEIVED, SECOND, UNKNOWN, Agenda, Link, Node, Task, different_graphs
 from mpibench.reduction import Reductions
+from mpibench.repetition import REPEATED, Repetition
 from mpibench.shared_memory import window
 from mpibench.watchdog import Watchdog
 
@@ -226,7 +227,8 @@ class MPIEngine(Agenda):
                     self.tell((-1, rank))
             self.last = max(self.last, (time_, kind))
             self.time = max(self.time, time_)
-            self.node.fingerprint = hash((self.node.fingerprint, time_, kind))
+            if kind != REPEATED:
+                self.node.fingerprint = hash((self.node.fingerprint, time_, kind))
             self.marks[0].append(time_)
             self.marks[1].append(self.node.fingerprint)
         if kind < self.comm.size and kind != rank and self.node.journal is not None:
@@ -327,6 +329,10 @@ class MPIEngine(Agenda):
         if self.clock == "native":
             return NativeLink(node, to, None, node.cluster.lost(node.rank, to))
         return super().link(node, to)
+
+    def repeat(self, node, f, x):
+        """Gradients of f at x, one after another."""
+        return Repetition(node, f, x)
 
     def join(self, communicator, graph_hash):
         """The graph becomes an MPI communicator, if all ranks have the same."""
