@@ -119,16 +119,10 @@ def machine():
 
 def under_mpi(ranks, file, seconds):
     """The world communicator of `ranks` ranks. Where this process was not started under MPI, it starts itself again
-    there, for at most `seconds`, and ends with what that gives.
-
-    MPIEXEC and MPIEXEC_FLAGS name another launcher and its flags.
+    there (`launcher`), for at most `seconds`, and ends with what that gives.
     """
     if not any(name in os.environ for name in SIZES):
-        launcher = os.environ.get("MPIEXEC") or shutil.which("mpiexec", path=search_path())
-        if launcher is None:
-            sys.exit(f"{Path(file).name} needs an MPI launcher; MPIEXEC=... names one")
-        flags = shlex.split(os.environ.get("MPIEXEC_FLAGS", ""))
-        command = [launcher, *flags, "-n", str(ranks), sys.executable, "-m", "mpi4py", file, *sys.argv[1:]]
+        command = [*launcher(ranks, file), sys.executable, "-m", "mpi4py", file, *sys.argv[1:]]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
             try:
                 sys.exit(process.wait(seconds))
@@ -140,6 +134,14 @@ def under_mpi(ranks, file, seconds):
     if MPI.COMM_WORLD.size != ranks:
         sys.exit(f"{Path(file).name} takes {ranks} ranks, and there are {MPI.COMM_WORLD.size}")
     return MPI.COMM_WORLD
+
+
+def launcher(ranks, file=sys.argv[0]):
+    """The words that start so many ranks of what follows; MPIEXEC and MPIEXEC_FLAGS name another launcher and flags."""
+    program = os.environ.get("MPIEXEC") or shutil.which("mpiexec", path=search_path())
+    if program is None:
+        sys.exit(f"{Path(file).name} needs an MPI launcher; MPIEXEC=... names one")
+    return [program, *shlex.split(os.environ.get("MPIEXEC_FLAGS", "")), "-n", str(ranks)]
 
 
 def search_path():
