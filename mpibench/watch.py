@@ -216,5 +216,5 @@ class Watch:
         counted = [state for now, state in self.shown if (now, self.node.rank) <= limit]
         if self.log is not None and counted:
             self.iteration, self.updates, self.used_total, self.discarded_total, self.point = counted[-1]
-            self.snapshots = [s for s in self.snapshots if (round(s.seconds * SECOND), self.node.rank) <= limit]
+        self.snapshots = [s for s in self.snapshots if (round(s.seconds * SECOND), self.node.rank) <= limit]
         self.take(limit[0])
