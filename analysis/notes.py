@@ -11,8 +11,8 @@ def provenance(race):
         yield pace(race)
     if biased := [method.label for method in race.methods if method.biased]:
         yield (
-            f"BIASED: {'; '.join(biased)}. The objectives of workers differ here; these methods are for equal ones and "
-            "do not minimise the mean of all, as some workers, mostly the fast ones, weigh more."
+            f"BIASED: {'; '.join(biased)}. The objectives of workers differ here; these methods are for equal ones: "
+            "some workers, mostly the fast ones, weigh more, which shifts the limit unless all workers have the same."
         )
     failed = [(method, run) for method in race.methods for run in method.runs if run.stopped_from_outside]
     if failed:

@@ -156,7 +156,8 @@ def biased(view):
     if labels:
         yield (
             f"The objectives of workers differ, and {listed(labels)} {'is' if len(labels) == 1 else 'are'} biased "
-            "there: some workers weigh more. Theory's times are for equal objectives; the target may never be reached."
+            "there: some workers weigh more. Theory's times are for equal objectives; the target may never be reached, "
+            "unless all workers have their minimum in common."
         )
 
 
