@@ -344,6 +344,76 @@ def sdde_asgd(a, m):
     )
 
 
+def shadowheart(a, m):
+    plan = a.plan(m.known.tolist(), m.link_seconds, m.dimension, m.model_bytes)
+    members = numpy.flatnonzero(plan.b).tolist()
+    sizes = [a.size(messages, m.dimension, m.model_bytes) for messages in plan.messages.tolist()]
+    up = {place: m.edge(place + 1, 0) for place in members}
+    up = {place: edge.latency_ns + edge.transmission(sizes[place], 0) for place, edge in up.items()}
+
+    def jobs(place, job):
+        computing = repeated(job, int(plan.b[place]))
+        return lambda now: int(m.down[place]) + computing(now + int(m.down[place])) + up[place]
+
+    longest = max(plan.b[place] * m.h[place] + (m.down[place] + up[place]) / SECOND for place in members)
+    κ, ν = plan.variance
+    return Form(
+        f"max (b_i h_i + m_i τ_i), at most 2 t* = {2 * plan.seconds:.4g} s; A. Tyurin et al., arXiv 2402.04785",
+        least=longest,
+        expected=longest,
+        most=longest,
+        instants=lambda w: event_counts.m_sync(w, len(members), stop_stale=False),
+        members=members,
+        jobs=jobs,
+        linked=False,  # its messages are in its jobs
+        delay=1 + κ,  # the estimate's error grows with the gradient as with a delay
+        batch=1 / ν,
+        own=lambda L, s2, eps: {"noise_ratio": s2 / eps, "stepsize": 1 / (2 * L)},
+    )
+
+
+def adaptive_shadowheart(a, m):
+    """A step takes at least the time t in which Σ m_i b_i / (b_i ω + ω σ²/ε + m_i σ²/ε) is 1, if all m_i messages that
+    can have come held all b_i gradients that can have been in the last of them (derived)."""
+    omega, each = a.compressor.omega(m.dimension), a.size(m.dimension, m.model_bytes)
+    edges = [m.edge(i, 0) for i in range(1, m.n + 1)]
+    sending = numpy.maximum(1, [edge.transmission(each, 0) for edge in edges])
+    ways, h = m.down + [edge.latency_ns for edge in edges], numpy.rint(m.h * SECOND)
+    a_sum = math.ceil(m.model_bytes / each)  # messages of one sum
+
+    def enough(t):
+        b = numpy.maximum(0, (t - ways - sending) // h)
+        messages = numpy.maximum(0, numpy.minimum((t - ways - h) // sending, a_sum * b)) * a.packed
+        errors = b * omega + (omega + messages) * a.noise_ratio
+        return (messages * b / numpy.where(errors == 0, 1, errors)).sum() >= 1 - 1e-9
+
+    latest = int(h.min())
+    while not enough(latest):
+        latest *= 2
+    return Form(
+        "all messages with all gradients; A. Tyurin et al., arXiv 2402.04785",
+        least=event_counts.earliest(enough, latest) / SECOND,
+        own=lambda L, s2, eps: {"noise_ratio": s2 / eps, "stepsize": 1 / (2 * L)},
+    )
+
+
+def sgd_one(a, m):
+    fastest = int(m.known.argmin())
+    seconds = float(m.h[fastest])
+    return Form(
+        "h_1, the fastest worker alone; A. Tyurin et al., arXiv 2402.04785",
+        least=seconds,
+        expected=seconds,
+        most=seconds,
+        instants=event_counts.asynchronous,
+        members=[fastest],
+        linked=False,
+        delay=1,
+        batch=1,
+        own=lambda L, s2, eps: {"stepsize": theory.batch_stepsize(1, L, s2, eps)},
+    )
+
+
 # Methods on trees. What an edge carries already has to be waited for, so a way has two times: of messages that never
 # wait, and of messages that always do.
 
@@ -462,6 +532,9 @@ FORMS = {
         ata,
         hogwild,
         sdde_asgd,
+        shadowheart,
+        adaptive_shadowheart,
+        sgd_one,
         tree_minibatch,
         tree_minibatch_eager,
         fragile,

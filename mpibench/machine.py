@@ -21,6 +21,7 @@ class Machine:
     cell: Any
     seed: int
     model_bytes: int
+    dimension: int = 1  # of a model vector
 
     @property
     def n(self):
@@ -64,6 +65,10 @@ class Machine:
     def edge(self, source, to):
         """The modelled link from one rank to another."""
         return self.cell.links.edge(source, to, self.server, self.model_bytes, self.cell.graph)
+
+    def link_seconds(self, i, size):
+        """Seconds for which a message of `size` bytes occupies the link from rank i to the server, as methods know."""
+        return self.edge(i, 0).transmission(size * SECOND, 0) / SECOND**2
 
     @property
     def on_trees(self):

@@ -5,7 +5,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy
+
 from mpibench import theory
+from mpibench.compressors._repeated import charged_bytes
+from mpibench.event_counts import SECOND
 from mpibench.forms import FORMS
 from mpibench.machine import Machine
 from mpibench.prediction import EPS, constants_of, eps_of, predictions
@@ -84,6 +88,37 @@ class Outlook:
         return theory.tree_minibatch_seconds(*case) / theory.fragile_seconds(*case)
 
     @cached_property
+    def compressed(self):
+        """(the unbiased compressor of the first method with a server that has one, the Machine there), or None."""
+        for cell in self.cells if self.with_server and self.eps is not None else ():
+            compressor, machine = getattr(cell.algorithm, "compressor", None), replace(self.machine, cell=cell)
+            if compressor and machine.server == 0 and compressor.omega(machine.dimension) is not None:
+                return compressor, machine
+        return None
+
+    @cached_property
+    def link_bounds(self):
+        """{name: seconds to the headline target, up to a constant}: what theory says with links; none without them, or
+        without a compressor. `gain` is that of compression."""
+        if self.compressed is None or not self.machine.linked:
+            return {}
+        compressor, m = self.compressed
+        h, up, down = m.known, m.up / SECOND, m.down / SECOND
+        omega = compressor.omega(m.dimension)
+        each = charged_bytes(compressor, m.dimension, m.model_bytes)
+        tau = numpy.array([m.link_seconds(i, each) for i in range(1, m.n + 1)])
+        case = [self.constants[name] for name in ("smoothness", "gap", "variance")] + [self.eps]
+        return {
+            "shadowheart": theory.shadowheart_seconds(h, tau, omega, *case, down),
+            "rennala": theory.linked_rennala_seconds(h, up, *case, down),
+            "qsgd": theory.qsgd_seconds(h, tau + down, omega, *case),
+            "minibatch": theory.linked_minibatch_seconds(h, up + down, *case),
+            "asgd": theory.linked_asgd_seconds(h, up + down, *case),
+            "sgd_one": theory.sgd_one_seconds(h, *case),
+            "gain": theory.compression_gain(h, up, down, tau, omega, *case[2:]),
+        }
+
+    @cached_property
     def own(self):
         """{label: the parameters that theory would take for the headline target}, where it says which."""
         if self.eps is None or self.machine is None:
@@ -117,9 +152,9 @@ def place(targets):
 def outlook(experiment):
     """The Outlook of an `mpibench.experiment.Experiment`."""
     cells, seed, targets = experiment.cells(), experiment.settings.seeds[0], experiment.settings.targets
-    constants, model_bytes = constants_of(experiment.problem, experiment.settings.workers, seed)
+    constants, *model = constants_of(experiment.problem, experiment.settings.workers, seed)
     modelled = [cell for cell in cells if cell.algorithm_name in FORMS and cell.compute and cell.clock != "native"]
-    machines = [Machine(cell, seed, model_bytes) for cell in modelled]
+    machines = [Machine(cell, seed, *model) for cell in modelled]
     machines.sort(key=lambda machine: (machine.on_trees, machine.server is None))  # those with a server first
     return Outlook(
         experiment,
@@ -147,7 +182,8 @@ def warnings(view):
         known = view.experiment.settings.targets.metric in EPS
         why = "lies below what is taken for the minimum" if known else "has no ε"
         return [*found, f"The target {view.headline} {why}: theory says nothing about the time to it."]
-    return [*found, *inseparable(view), *against_asgd(view), *against_tree_minibatch(view), *best_numbers(view)]
+    about = (inseparable, against_asgd, against_tree_minibatch, against_compression, best_numbers)
+    return [*found, *(text for each in about for text in each(view))]
 
 
 def biased(view):
@@ -205,6 +241,18 @@ def against_tree_minibatch(view):
         )
 
 
+def against_compression(view):
+    """A sentence where compressed messages are no use."""
+    gain = view.link_bounds.get("gain", math.inf)
+    if gain < INSEPARABLE:
+        slow = bool((view.machine.down >= view.machine.up).all())
+        why = "the way down is as slow as the way up" if slow else "links are too fast, or one worker alone is best"
+        yield (
+            f"Compression cannot help at {view.headline}, where σ²/ε = {view.noise_ratio:.3g}: {why}; the best bound "
+            f"with it is {1 / gain:.2f} of the best one without."
+        )
+
+
 def best_numbers(view):
     """Sentences where the best number of workers is one, or all."""
     if view.on_trees and view.on_trees.n > 1 and view.equilibrium[1] == 1 and view.names & FRAGILE:
@@ -251,6 +299,7 @@ def plain(view):
             "useful_ranks": useful,
             "equilibrium_seconds": t,
         },
+        "link_bounds": view.link_bounds,
         "own_parameters": view.own,
         "cells": [
             {
@@ -281,10 +330,17 @@ def text_of(view):
         if (cell.label, shape) not in seen:
             rows.append([cell.label, shape, *figures(prediction, targets, best)])
         seen |= {(cell.label,), (cell.label, shape)}
-    lines = [introduction(view), "", *aligned(rows), ""]
+    lines = [introduction(view), "", *aligned(rows), *of_links(view), ""]
     if view.best():
         lines.append("* headline target. Seconds are for theory's step sizes, up to a constant: compare them.")
     return "\n".join([*lines, *(f"warning: {text}" for text in warnings(view))]).rstrip()
+
+
+def of_links(view):
+    """The bounds with links in a line, the least first."""
+    bounds = sorted(((s, name) for name, s in view.link_bounds.items() if name != "gain"))
+    said = ", ".join(f"{name} {seconds:.4g}" for seconds, name in bounds)
+    return ["", f"with links, seconds to {view.headline} up to a constant: {said}"] if bounds else []
 
 
 def figures(prediction, targets, best):
@@ -305,8 +361,14 @@ def short(value):
 
 
 def words(parameters):
-    """Parameters in a line."""
-    return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in parameters.items())
+    """Parameters in a line; of a compressor its name and numbers."""
+    said = []
+    for key, value in parameters.items():
+        if isinstance(value, dict):
+            numbers = [f"{k}={v}" for k, v in value.items() if k != "name" and not isinstance(v, bool)]
+            value = f"{value.get('name')}({', '.join(numbers)})"
+        said.append(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}")
+    return " ".join(said)
 
 
 def introduction(view):

@@ -21,16 +21,18 @@ UNKNOWN = {"smoothness": None, "gap": None, "variance": None, "minimum": None, "
 
 @lru_cache(maxsize=16)
 def constants_of(problem, workers, seed):
-    """(constants of the problem that this seed prepares, which it may leave out; bytes of a model vector)."""
+    """(constants of the problem that this seed prepares, which it may leave out; bytes of a model vector; their number
+    of coordinates)."""
     prepared = problem.prepare(workers, seed)
-    return prepared.constants() if hasattr(prepared, "constants") else UNKNOWN, prepared.model_bytes
+    constants = prepared.constants() if hasattr(prepared, "constants") else UNKNOWN
+    return constants, prepared.model_bytes, prepared.dimension
 
 
 def form_of(cell, seed):
     """(the Form of a cell, its Machine); None where theory has nothing for its algorithm, or no speeds are modelled."""
     if cell.algorithm_name not in FORMS or cell.compute is None or cell.clock == "native":
         return None
-    machine = Machine(cell, seed, constants_of(cell.problem, cell.workers, seed)[1])
+    machine = Machine(cell, seed, *constants_of(cell.problem, cell.workers, seed)[1:])
     return FORMS[cell.algorithm_name](cell.algorithm, machine), machine
 
 

@@ -72,18 +72,26 @@ class Schedule:
     seconds: float  # t*
     b: Any  # gradients, whose sum is compressed
     m: Any  # messages, each with randomness of its own
-    omega: Any  # ω_i of a worker's messages: 0 where it sends the vector itself, once
-    noise_ratio: float
+    dense: Any  # whether the vector itself is sent, once, in place of messages
+    omega: float  # ω
+    noise_ratio: float  # σ²/ε
+
+    @property
+    def messages(self):
+        """(n,) m_i, or 0 for the vector itself."""
+        return numpy.where(self.dense, 0, self.m)
+
+    @property
+    def errors(self):
+        """(n,) ω_i, which is zero where the vector itself is sent."""
+        return numpy.where(self.dense, 0.0, self.omega)
 
     @cached_property
     def w(self):
-        """w_i = 1/(b_i ω_i + ω_i σ²/ε + m_i σ²/ε). Who has no error at all takes part alone, with a weight of 1."""
-        takes_part = (self.b > 0) & (self.m > 0)
-        errors = self.b * self.omega + self.omega * self.noise_ratio + self.m * self.noise_ratio
-        exact = takes_part & (errors == 0)
-        if exact.any():
-            return exact.astype(float)
-        return numpy.divide(1.0, errors, out=numpy.zeros(len(errors)), where=takes_part)
+        """(n,) w_i = 1/(b_i ω_i + ω_i σ²/ε + m_i σ²/ε), 1 for estimates without an error."""
+        ω = self.errors
+        errors = self.b * ω + ω * self.noise_ratio + self.m * self.noise_ratio
+        return (self.b > 0) / numpy.where(errors == 0, 1.0, errors)
 
     @cached_property
     def Z(self):
@@ -96,11 +104,11 @@ class Schedule:
         return self.w * self.m * self.b / self.Z
 
     @property
-    def of_the_gradient(self):
-        """κ and ν such that the estimate's variance is at most κ ||∇f||^2 + ν σ²."""
-        active = self.w > 0
-        p, b, repeated = self.parts[active] ** 2, self.b[active], (self.omega[active] / self.m[active])
-        return float((p * repeated).sum()), float((p * (repeated + 1) / b).sum())
+    def variance(self):
+        """(κ, ν): the estimate's variance is at most κ ||∇f||^2 + ν σ²."""
+        active = self.b > 0
+        p, b, left = self.parts[active] ** 2, self.b[active], self.errors[active] / self.m[active]
+        return float((p * left).sum()), float((p * (left + 1) / b).sum())
 
 
 def schedule(omega, noise_ratio, h, tau, whole=None, limit="none"):
@@ -111,7 +119,8 @@ def schedule(omega, noise_ratio, h, tau, whole=None, limit="none"):
 
     none   they stay, as in the theory
     clip   m_i = ceil(whole), as in the authors' experiments; the weights are those of the clipped m_i, and Z may be < 1
-    dense  the vector itself in place of messages, with ω_i = 0 and m_i = 1: no longer, and exact (derived)
+    dense  the vector itself in place of messages, with ω_i = 0 and m_i = 1: no longer, and exact (derived). Where
+           gradients have no noise, such workers do not need the others.
     """
     h, tau = numpy.asarray(h, float), numpy.asarray(tau, float)
     for what, seconds in (("a gradient", h), ("a message", tau)):
@@ -120,13 +129,13 @@ def schedule(omega, noise_ratio, h, tau, whole=None, limit="none"):
             raise InvalidInput(f"worker {i + 1} takes {seconds[i]:g} s for {what}; a schedule needs more than 0 s")
     t = equilibrium_seconds(omega, noise_ratio, h, tau)
     b, m = (numpy.floor(t / seconds * ROUNDING).astype(int) for seconds in (h, tau))
-    b, m = numpy.where(m > 0, b, 0), numpy.where(b > 0, m, 0)
-    omega = numpy.full(len(h), float(omega))
-    if limit != "none":
-        long = m * ROUNDING >= whole
-        m[long] = 1 if limit == "dense" else math.ceil(whole / ROUNDING)
-        omega[long] = 0 if limit == "dense" else omega[long]
-    return Schedule(t, b, m, omega, noise_ratio)
+    active = (b > 0) & (m > 0)
+    long = active & (m * ROUNDING >= whole) if limit != "none" else numpy.zeros(len(h), bool)
+    dense = long & (limit == "dense")
+    m = numpy.where(dense, 1, numpy.where(long, math.ceil((whole or 0) / ROUNDING), m))
+    if noise_ratio == 0 and dense.any():
+        active = dense
+    return Schedule(t, numpy.where(active, b, 0), numpy.where(active, m, 0), dense, omega, noise_ratio)
 
 
 def refuse_negative(**numbers):

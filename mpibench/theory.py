@@ -6,7 +6,7 @@ h    (n,) seconds per gradient of each worker, in any order; h_1 <= .. <= h_n wh
 L    smoothness of f                  D    f(x^0) - f*
 s2   total variance of a stochastic gradient, σ²          eps  the squared gradient norm that is aimed at
 ways (n, n) seconds in which a vector gets from rank i to rank j on the shortest path, τ_{i->j}, in row i and column j
-up   (n,) seconds in which each worker sends the server a vector; the way down takes no time but where it is named
+up   (n,) seconds in which each worker sends the server a vector; down the same back, no time but where it is named
 tau  (n,) the same of a compressed message; omega its compressor's ω: E||C(x) - x||^2 <= ω ||x||^2, E C(x) = x
 
 `*_seconds` are times to E||∇f||^2 <= eps up to a universal constant, another one for each paper: ratios between methods
@@ -189,9 +189,9 @@ def linked_asgd_seconds(h, up, L, D, s2, eps):
     return asgd_seconds(numpy.add(h, up), L, D, s2, eps)
 
 
-def linked_rennala_seconds(h, up, L, D, s2, eps):
+def linked_rennala_seconds(h, up, L, D, s2, eps, down=0.0):
     """Rennala SGD: (LD/eps) t*(0, σ²/eps, h, up), Shadowheart SGD without compression (derived)."""
-    return shadowheart_seconds(h, up, 0.0, L, D, s2, eps)
+    return shadowheart_seconds(h, up, 0.0, L, D, s2, eps, down)
 
 
 def qsgd_seconds(h, tau, omega, L, D, s2, eps):
@@ -206,11 +206,11 @@ def sgd_one_seconds(h, L, D, s2, eps):
     return single_seconds(float(numpy.min(h)), L, D, s2, eps)
 
 
-def shadowheart_seconds(h, tau, omega, L, D, s2, eps):
+def shadowheart_seconds(h, tau, omega, L, D, s2, eps, down=0.0):
     """Shadowheart SGD: (LD/eps) t*(ω, σ²/eps, h, τ), t* as in `mpibench.schedule`; at most 32 times as long.
 
     With messages of one coordinate it is the optimum of methods with compression and a server (Shadowheart)."""
-    return L * D / eps * schedule.equilibrium_seconds(omega, s2 / eps, h, tau)
+    return L * D / eps * schedule.equilibrium_seconds(omega, s2 / eps, h, tau, down)
 
 
 def equal_equilibrium_seconds(n, seconds, tau, omega, noise_ratio):

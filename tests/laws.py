@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import swarm_references
 
+from mpibench import schedule
+
 
 class Did(NamedTuple):
     """What a run did, on links that take no time: its number of workers, gradients used and discarded in all, gradients
@@ -55,6 +57,9 @@ class Row:
     inbox: Callable[[int], int] = lambda n: 0  # most messages of a tag that are unread on one rank, with n workers
     virtual: bool = True  # whether it runs in virtual time, where the laws are held
     waiting: int | None = 0  # most messages that wait for one link while it carries another; None: no bound
+    needs_link_times: bool = False  # whether it is defined only where links take time
+    charged: bool = False  # whether the bytes of `sent` are what links are charged, and others are serialised
+    active: int = 2  # fewest workers of four that compute
 
     def __str__(self):
         values = [value for key, value in self.parameters.items() if key != "stepsize"]
@@ -218,7 +223,62 @@ def in_pairs(tag, parameters):
     return lambda did: swarm_references.messages(math.ceil(did.used / (2 * steps)), steps, dither)[tag]
 
 
+RAND_1 = {"name": "rand_k", "k": 1}
+COMPRESSORS = ("rand_k", {"name": "rand_q", "k": 1}, {"name": "rand_k"}, {"name": "rand_k", "k": 0})
+UNBIASED = (*COMPRESSORS, {"name": "top_k", "k": 1}, {"name": "rand_k", "k": 1, "shared": True})
+
+
+def in_equilibrium(limit, compressor):
+    """Shadowheart on links of 0.1 s a vector. The test of messages has workers of sqrt(2), sqrt(3), sqrt(5) and
+    sqrt(67) seconds and six coordinates; there all four take part."""
+    h = [math.sqrt(p) for p in (2, 3, 5, 67)]
+
+    def messages(d):
+        """Bytes of each worker's, one number a message."""
+        if compressor["name"] == "identity":
+            return [8 * d]
+        made = schedule.schedule(d - 1, 30.0, h, [0.1 / d] * 4, d, limit)
+        return [8 * d if vector else 8 * int(m) for m, vector in zip(made.m, made.dense, strict=True)]
+
+    each = lambda did: did.n * did.updates  # noqa: E731
+    refused = {"stepsize": POSITIVE, "noise_ratio": (-1, math.inf, math.nan, True), "compressor": UNBIASED}
+    return Row(
+        "shadowheart",
+        {"stepsize": 0.3, "noise_ratio": 30.0, "compressor": compressor, "limit": limit},
+        sent={"MODEL": (each, numbers_and_vector(3)), "MESSAGES": (each, messages)},
+        refused=refused | {"limit": ("dens", 1, True)},
+        needs_link_times=True,
+        charged=True,
+    )
+
+
+def adaptive(compressor, packed, each):
+    """Adaptive Shadowheart, which sends `each` messages per gradient on links that take no time, to each of which
+    `packed` ones are charged."""
+    size = lambda d: 8 * (d if compressor["name"] == "identity" else 1) * packed  # noqa: E731
+    refused = {"stepsize": POSITIVE, "noise_ratio": (-1, math.inf, math.nan, True), "compressor": UNBIASED}
+    return Row(
+        "adaptive_shadowheart",
+        {"stepsize": 0.3, "noise_ratio": 2.0, "compressor": compressor, "packed": packed},
+        sent={
+            "MODEL": (lambda did: did.n * did.updates, numbered_vector),
+            "MESSAGES": (lambda did: each * did.finished, size),
+            "SUM": (lambda did: 0, nothing),
+        },
+        refused=refused | {"packed": COUNT},
+        newest_only=("MODEL", "SUM"),
+        inbox=lambda n: 1,
+        waiting=1,
+        charged=True,
+    )
+
+
 LAWS = [
+    *(in_equilibrium(limit, RAND_1) for limit in ("dense", "clip", "none")),
+    in_equilibrium("dense", {"name": "identity"}),
+    adaptive(RAND_1, 2, 3),
+    adaptive({"name": "identity"}, 1, 1),
+    Row("sgd_one", {"stepsize": 0.1}, sent={}, refused={"stepsize": POSITIVE}, active=1),
     Row(
         "minibatch_sgd",
         {"stepsize": 0.5},

@@ -43,8 +43,16 @@ rows = pytest.mark.parametrize("row", [row for row in LAWS if row.virtual], ids=
 def small(row, **changes):
     """The cell of a row on a small quadratic with random times."""
     tables = SMALL | changes
+    tables["heterogeneity"] = tables["heterogeneity"] | {"links": slow_enough(row, tables["heterogeneity"])}
     (cell,) = cells(row.name, dict(row.parameters), **tables)
     return cell
+
+
+def slow_enough(row, modelled):
+    """The links, which take time where the row needs that."""
+    links = modelled.get("links", {})
+    timed = links.keys() & {"vector_seconds", "bandwidth_bytes_per_second"}
+    return links | ({"vector_seconds": 0.1} if row.needs_link_times and not timed else {})
 
 
 def all_of(result):
@@ -73,7 +81,8 @@ def test_a_row_speaks_of_all_parameters_and_all_tags(row):
 
 @rows
 def test_it_reaches_its_target(row):
-    cell = small(row, stop={"updates": 2000, "gap": 1e-3}, targets=TARGET, record_updates=False)
+    shared = {"problem": SMALL["problem"] | ({"shift": 0.0} if row.active == 1 else {})}  # one alone sees its own data
+    cell = small(row, stop={"updates": 2000, "gap": 1e-3}, targets=TARGET, record_updates=False, **shared)
     result = simulate(cell, seed=0)
     gap = result.trace["gap"]
     assert result.attrs["outcome"] == "reached"
@@ -122,6 +131,8 @@ def test_no_deadlock_and_bounded_inboxes(row, links, monkeypatch):
             graph = any_links(random.Random(seed))
             size = catalogue.load("algorithm", row.name).ranks(N)
             edges = [edge for edge in graph["edges"] if max(edge["source"], edge["to"]) < size]
+            if row.needs_link_times:
+                edges = [edge | {"vector_seconds": edge["vector_seconds"] or 0.01} for edge in edges]
             modelled = {"graph": {"size": size, "edges": edges}}
         cell = small(row, snapshot={"updates": 1000}, record_updates=False, **modelled)
         result = simulate(cell, seed)  # a deadlock would be an exception
@@ -133,12 +144,14 @@ def test_no_deadlock_and_bounded_inboxes(row, links, monkeypatch):
 
 @rows
 def test_messages_and_bytes_are_those_of_the_docstring(row, monkeypatch):
-    count, size = Counter(), defaultdict(set)
+    count, size, sums = Counter(), defaultdict(set), Counter()
     depart = Link.depart
 
     def counting(link, send):
+        charged = send.vector_bytes + send.other_bytes
         count[send.tag.name] += 1
-        size[send.tag.name].add(send.vector_bytes + send.other_bytes)
+        size[send.tag.name].add(charged)
+        sums.update(charged=charged, serialised=send.bytes)
         depart(link, send)
 
     monkeypatch.setattr(Link, "depart", counting)
@@ -155,8 +168,9 @@ def test_messages_and_bytes_are_those_of_the_docstring(row, monkeypatch):
     in_turn = {tag: sum(each) / len(each) if isinstance(each, list) else each for tag, each in sizes.items()}
     expected = sum(row.sent[tag][0](did) * each for tag, each in in_turn.items())
     unfinished = sum(sum(each) for each in sizes.values() if isinstance(each, list))  # parts whose number is cut off
-    assert abs(result.trace["bytes"][-1] - expected) <= unfinished
-    assert result.trace["bytes"][-1] == result.edges[:, 3].sum()
+    assert abs(sums["charged"] - expected) <= unfinished
+    assert sums["charged"] == sums["serialised"] or row.charged
+    assert result.trace["bytes"][-1] == result.edges[:, 3].sum() == sums["serialised"]
 
 
 JOB = """
@@ -173,6 +187,7 @@ name = "quadratic"
 dimension = 1
 [heterogeneity]
 compute = {{ profile = "equal" }}
+links = {{ vector_seconds = 1.0 }}
 [[algorithm]]
 name = "{name}"
 {parameters}
@@ -211,7 +226,8 @@ def three_dimensional(row, library):
     """The cell of a row on a toy of numpy or torch vectors."""
     sample = noise if library is numpy else lambda i, number: library.from_numpy(noise(i, number))
     toy = Toy((3.0, -1.0, 0.1), (0.2, 1.0, 0.7), sample, library)
-    return toy_cell(row.name, dict(row.parameters), [1.0, 2.5, 3.1, 0.7], toy, stop={"updates": 30})
+    links = slow_enough(row, {})
+    return toy_cell(row.name, dict(row.parameters), [1.0, 2.5, 3.1, 0.7], toy, links=links, stop={"updates": 30})
 
 
 @rows
@@ -362,7 +378,7 @@ def test_all_algorithms_of_a_seed_meet_the_same_start_data_samples_and_times():
         assert set(map(tuple, notes.starts)) == set(map(tuple, first.starts))
         assert notes.splits == first.splits
         active = [i for i in workers if notes.samples[i]]  # some methods leave slow workers out
-        assert len(active) > 1
+        assert len(active) >= row.active
         for i in active:
             assert agree(notes.samples[i], first.samples[i]) and agree(notes.seconds[i], first.seconds[i])
     other = noted(LAWS[0], seed=4)

@@ -35,7 +35,8 @@ MEASURED = [row for row in LAWS if row.virtual and not ("osgp" in row.name and "
 def test_a_method_is_biased_if_it_comes_to_rest_elsewhere_than_at_the_minimum_of_the_mean(row):
     toy = Toy(x=(0.0,), sample=lambda i, number: -MINIMISERS[i - 1])
     parameters = dict(row.parameters) | {"stepsize": 0.02} | AND.get(row.name, {})
-    cell = toy_cell(row.name, parameters, [1, 2, 4, 8], toy=toy, stop={"updates": 1000}, record_updates=False)
+    links = {"vector_seconds": 0.1} if row.needs_link_times else {}
+    cell = toy_cell(row.name, parameters, [1, 2, 4, 8], toy, links, stop={"updates": 1000}, record_updates=False)
     x = simulate(cell, 0).trace["x0"]
     at_rest = abs(numpy.mean(x[len(x) // 2 :]))
     said = "`homogeneous`, or `is_biased`, says otherwise"

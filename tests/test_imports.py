@@ -60,6 +60,11 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
         set(),
     ),
     "mpibench/packing": ({"numpy"}, set()),
+    "mpibench/compressors/_repeated": (
+        {"numpy", "mpibench.compressors", "mpibench.compressors._sparse", "mpibench.compressors.identity"}
+        | {"mpibench.compressors.rand_k", "mpibench.errors"},
+        set(),
+    ),
     "mpibench/compressors": (
         LIGHT
         | {"numpy", "mpibench.compressors", "mpibench.compressors._parts", "mpibench.compressors._sparse"}
@@ -85,7 +90,11 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     ),
     "mpibench/forms": ({"numpy", "mpibench.event_counts", "mpibench.theory"}, set()),
     "mpibench/prediction": ({"mpibench.forms", "mpibench.machine", "mpibench.theory"}, set()),
-    "mpibench/outlook": ({"mpibench.forms", "mpibench.machine", "mpibench.prediction", "mpibench.theory"}, set()),
+    "mpibench/outlook": (
+        {"numpy", "mpibench.compressors._repeated", "mpibench.event_counts", "mpibench.forms", "mpibench.machine"}
+        | {"mpibench.prediction", "mpibench.theory"},
+        set(),
+    ),
     "mpibench/constants": (set(), set()),
     "mpibench/datasets": (LIGHT | {"numpy", "mpibench.seeds"}, {"sklearn"}),
     "mpibench/provenance": ({"mpibench"}, {"threadpoolctl"}),
@@ -129,7 +138,7 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/clocks": ({"numpy", "mpi4py"}, set()),
     "mpibench/algorithms": (
         {"mpibench.algorithm", "mpibench.collectives", "mpibench.compressors", "mpibench.lattice", "mpibench.topology"}
-        | {"mpibench.weights"},
+        | {"mpibench.compressors._repeated", "mpibench.schedule", "mpibench.weights"},
         set(),
     ),
     "mpibench/compressors/flattened_one_bit": (

@@ -506,8 +506,18 @@ def compare_on_nine_ranks(path, folder, count):
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_method_on_nine_ranks_computes_what_the_simulation_computes(job, tmp_path, monkeypatch, part):
     monkeypatch.chdir(tmp_path)
-    rows = [row for row in LAWS if "emulated" in catalogue.load("algorithm", row.name).clocks][part::PARTS]
+    rows = [row for row in LAWS if "emulated" in catalogue.load("algorithm", row.name).clocks]
+    rows = [row for row in rows if not row.needs_link_times][part::PARTS]
     path = job(*RACE, methods="\n".join(map(table_of, rows)))
+    compare_on_nine_ranks(path, tmp_path / "virtual", len(rows))
+
+
+def test_methods_that_need_links_on_nine_ranks(job, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [row for row in LAWS if row.needs_link_times or row.name == "adaptive_shadowheart"]
+    links = "latency_seconds = 0.002, vector_seconds = 0.008"
+    fewer = (RACE[0], ("updates = 20", "updates = 8"), RACE[2], ("vector_seconds = 0.5", links))
+    path = job(*fewer, methods="\n".join(map(table_of, rows)))
     compare_on_nine_ranks(path, tmp_path / "virtual", len(rows))
 
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import numpy
 import pytest
 from click.testing import CliRunner
 
-from mpibench import outlook, prediction
+from mpibench import outlook, prediction, theory
 from mpibench.__main__ import cli
 from mpibench.campaign import Alone, Campaign
 from mpibench.errors import InvalidInput
@@ -265,3 +266,62 @@ def test_without_modelled_speeds_or_formulas(viewed):
     native = replace(view, machine=None, cells=tuple(replace(cell, clock="native") for cell in view.cells))
     assert outlook.warnings(native) == ["The native clock models no speeds, so theory says nothing before the run."]
     assert outlook.warnings(replace(view, machine=None)) == ["There is no formula for any of these methods."]
+
+
+# With links.
+
+SHADOWHEART = """
+[[algorithm]]
+name = "shadowheart"
+stepsize = 0.5
+noise_ratio = [5.0, 50.0]
+compressor = { name = "rand_k", k = 1 }
+"""
+SLOW = (
+    'compute = { profile = "sqrt" }',
+    'compute = { profile = "sqrt" }\nlinks = { vector_seconds = 5000.0, down = {} }',
+)
+
+
+def test_the_cost_table_of_links_is_printed_where_messages_are_compressed(viewed, tmp_path):
+    view = viewed(SLOW, ('[[algorithm]]\nname = "picky', SHADOWHEART + '[[algorithm]]\nname = "picky'))
+    h, case = numpy.sqrt(numpy.arange(1, 41)), [view.constants[key] for key in ("smoothness", "gap", "variance")]
+    case, up, tau = [*case, view.eps], numpy.full(40, 5000.0), numpy.full(40, 250.0)
+    assert view.link_bounds == {
+        "shadowheart": theory.shadowheart_seconds(h, tau, 19.0, *case),
+        "rennala": theory.linked_rennala_seconds(h, up, *case),
+        "qsgd": theory.qsgd_seconds(h, tau, 19.0, *case),
+        "minibatch": theory.linked_minibatch_seconds(h, up, *case),
+        "asgd": theory.linked_asgd_seconds(h, up, *case),
+        "sgd_one": theory.sgd_one_seconds(h, *case),
+        "gain": theory.compression_gain(h, up, 0 * up, tau, 19.0, *case[2:]),
+    }
+    lines = invoke("predict", tmp_path / "job.toml").splitlines()
+    (line,) = [line for line in lines if line.startswith("with links")]
+    assert line.startswith("with links, seconds to gap 0.05 up to a constant: sgd_one ") and "qsgd" in line
+    assert any(line.split()[:3] == ["shadowheart", "noise_ratio=5", "compressor=rand_k(k=1)"] for line in lines)
+    shown = json.loads(invoke("predict", tmp_path / "job.toml", "--json"))
+    assert shown["link_bounds"] == view.link_bounds
+    assert shown["own_parameters"]["shadowheart"].keys() == {"noise_ratio", "stepsize"}
+
+
+def test_there_is_no_such_table_without_links_or_compression(viewed):
+    assert viewed().link_bounds == viewed(SLOW).link_bounds == {}
+    assert viewed(SLOW, ('"picky_sgd"', '"malenia_parameter_free"'), ("radius = 1.0", "")).link_bounds == {}
+
+
+@pytest.mark.parametrize(
+    ("links", "said"),
+    [
+        ("vector_seconds = 5000.0, down = {}", None),
+        ("vector_seconds = 100.0", "the way down is as slow as the way up; the best bound with it is 1."),
+        ("vector_seconds = 2e5, down = {}", "links are too fast, or one worker alone is best; the best bound with it"),
+        ("vector_seconds = 0.1, down = {}", "links are too fast, or one worker alone is best; the best bound with it"),
+    ],
+)
+def test_predict_says_when_compression_cannot_help(viewed, links, said):
+    slow = SLOW[0], SLOW[1].replace("vector_seconds = 5000.0, down = {}", links)
+    more_noise = ("noise = 0.5", "noise = 5.0")
+    view = viewed(slow, more_noise, ('[[algorithm]]\nname = "picky', SHADOWHEART + '[[algorithm]]\nname = "picky'))
+    found = [text for text in outlook.warnings(view) if text.startswith("Compression cannot help at gap 0.05")]
+    assert [said is not None and said in text for text in found] == ([True] if said else [])

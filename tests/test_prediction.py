@@ -25,6 +25,8 @@ needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reas
 N = 5  # workers
 UPDATES = 150
 
+RAND_1 = {"name": "rand_k", "k": 1}
+
 # Every method, in both semantics where it has two; every kind of rule.
 METHODS = [
     ("minibatch_sgd", {}),
@@ -59,12 +61,14 @@ METHODS = [
     ("sdde_asgd", {"active": 3}),
     ("sdde_asgd", {"active": 4, "threshold": 2}),
     ("sdde_asgd", {"active": 3, "period": 50, "curvature": 1.0}),
+    ("shadowheart", {"noise_ratio": 3.0, "compressor": RAND_1}),
+    ("shadowheart", {"noise_ratio": 3.0, "compressor": RAND_1, "limit": "none"}),
+    ("adaptive_shadowheart", {"noise_ratio": 3.0, "compressor": RAND_1}),
+    ("sgd_one", {}),
 ]
 BY_NAME = [pytest.param(*m, id="-".join([m[0], *map(str, m[1].values())])) for m in METHODS]
-BY_SEED = [
-    "picky_sgd",
-    "ata",
-]  # forms that have a lower bound only: the rest depends on the data, or on what was learnt
+# forms that have a lower bound only: the rest depends on the data, on what was learnt, or on what overlaps
+BY_SEED = ["picky_sgd", "ata", "adaptive_shadowheart"]
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,15 @@ class ToyWithConstants(Toy):
         return {"smoothness": 1.0, "gap": 2048.0, "variance": 3.0, "minimum": 0.0, "exact": True}
 
 
+FOUR = ToyWithConstants((64.0,) * 4, (1.0,) * 4)  # for compressors
+SLOW = {"vector_seconds": 1.0, "down": {}}
+
+
 def case(name, parameters, seconds, **settings):
     """The cell of a method on a toy, which makes UPDATES updates."""
     settings = {"stop": {"updates": UPDATES}, "toy": ToyWithConstants()} | settings
+    if "compressor" in parameters:
+        settings = {"links": SLOW} | settings | {"toy": FOUR}
     return toy_cell(name, {"stepsize": 1e-3} | parameters, seconds, **settings)
 
 
@@ -197,10 +207,10 @@ def test_random_and_changing_times_are_those_of_the_seed(name, parameters, compu
         {"stepsize": 1e-3} | parameters,
         workers=N,
         stop={"updates": UPDATES},
-        heterogeneity={"compute": compute},
+        heterogeneity={"compute": compute, "links": SLOW if "compressor" in parameters else {}},
         targets={"metric": "x0", "values": [1.0], "headline": 1.0},
     )
-    cell = replace(cell, problem=ToyWithConstants())
+    cell = replace(cell, problem=FOUR if "compressor" in parameters else ToyWithConstants())
     assert agree(cell, seed=3)
     predicted = prediction.predict(cell, 0)["update_seconds"]
     bounded = predicted["least"] is not None
@@ -267,6 +277,9 @@ def test_a_seed_that_draws_the_workers_speeds_has_a_prediction_of_its_own():
         ("load_balanced_minibatch", {"batch": 15}, [8, 8, 8]),
         ("sdde_asgd", {"active": 2}, [2 / 3] * 3),
         ("hogwild", {}, [1, 1, 1]),
+        ("sgd_one", {}, [1, 1, 1]),
+        # t* = 8/1.75: 4, 2 and 1 gradients, and a second for a vector
+        ("shadowheart", {"noise_ratio": 4.0, "compressor": {"name": "identity"}}, [5, 5, 5]),
     ],
 )
 def test_seconds_per_update_by_hand(name, parameters, expected):
@@ -285,6 +298,9 @@ def test_bounds_by_hand():
     assert both("malenia_parameter_free", {}) == [8, 16]
     assert both("ringmaster", {"threshold": 3}) == pytest.approx([8 / 15, 20 / 9])
     assert both("ringleader", {}) == [2, 4]
+    # each sum is sent once and takes 1 s: at 4 the first has 3, the second 1, and 4 = σ²/ε is enough
+    adaptive = {"noise_ratio": 4.0, "compressor": {"name": "identity"}}
+    assert both("adaptive_shadowheart", adaptive) == [4, None]
     assert both("ata", {"batch": 3}) == [2, None]
     # t(m) = 2 * 1.5, 3 / (1/1.5 + 1/2.5) = 2.8125, ...: one trial each of workers 1 and 2
     assert both("mindflayer", {"batch": 1, "patience_seconds": 0.5}) == [2, 2.5]
@@ -358,6 +374,12 @@ def test_what_a_target_means_for_the_gradient(metric, value, eps):
         ("hogwild", {}, 4 * 8 / 15, 15 / 8),  # of 15/8 additions rank 0 counts one
         ("sdde_asgd", {"active": 2}, 2, 1),
         ("ata", {"batch": 6}, 1, 6),
+        ("shadowheart", {"noise_ratio": 4.0, "compressor": {"name": "identity"}}, 1, 7),
+        # s² Σ 1/((1.5 + 8 h_i) s + 12 h_i) is 1 for the first three at s = 6.293: 6, 3 and 1 gradients, and 25 messages
+        # each, in place of which the vector goes
+        ("shadowheart", {"noise_ratio": 4.0, "compressor": RAND_1}, 1, 10),
+        ("adaptive_shadowheart", {"noise_ratio": 4.0, "compressor": RAND_1}, None, None),
+        ("sgd_one", {}, 1, 1),
         ("fedbuff", {"local_stepsize": 0.1, "local_steps": 2, "buffer": 3}, None, None),
         ("picky_sgd", {"radius": 1.0}, None, None),
     ],

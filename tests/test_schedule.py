@@ -81,13 +81,14 @@ def test_the_estimate_is_good_enough_and_in_time(omega, ratio, pairs):
     assert made.Z >= 1 - 1e-9
     assert (made.b * h + made.m * tau).max() <= 2 * made.seconds * (1 + 1e-11)
     # κ ||∇f||² + ν σ² is at most (||∇f||² + ε)/Z
-    κ, ν = made.of_the_gradient
+    κ, ν = made.variance
     assert max(κ, ν * ratio) <= (1 + 1e-9) / made.Z
     # the vector itself in place of many messages is no longer and no worse
     for whole in (1, 2.5, 40):
         dense = schedule(omega, ratio, h, tau, whole, "dense")
         long = made.m >= whole
-        assert dense.m.tolist() == numpy.where(long, 1, made.m).tolist() and (dense.omega[long] == 0).all()
+        assert ratio == 0 or dense.m.tolist() == numpy.where(long, 1, made.m).tolist()
+        assert (dense.dense == long).all()
         assert (dense.b * h + numpy.where(long, whole, dense.m) * tau).max() <= 2 * dense.seconds * (1 + 1e-11)
         assert dense.Z >= 1 - 1e-9
         assert ratio == 0 or dense.Z >= made.Z * (1 - 1e-9)
@@ -133,10 +134,10 @@ def test_what_becomes_of_many_messages_by_hand():
     assert none.w[0] == pytest.approx(1 / (18 + 3 + 12)) and pytest.approx(72 / 33) == none.Z
     for whole, clipped in ((4, 4), (3.5, 4), (12, 12)):
         clip = schedule(3, 1, [1], [0.5], whole, "clip")
-        assert (clip.b[0], clip.m[0], clip.omega[0]) == (6, clipped, 3)
+        assert (clip.b[0], clip.m[0], clip.dense[0]) == (6, clipped, False)
         assert clip.w[0] == pytest.approx(1 / (18 + 3 + clipped))
         dense = schedule(3, 1, [1], [0.5], whole, "dense")
-        assert (dense.b[0], dense.m[0], dense.omega[0], dense.w[0], dense.Z) == (6, 1, 0, 1, 6)
+        assert (dense.b[0], dense.m[0], dense.dense[0], dense.w[0], dense.Z) == (6, 1, True, 1, 6)
     for limit in ("clip", "dense"):
         assert schedule(3, 1, [1], [0.5], 12.5, limit).m[0] == 12
     # clipping may break the bound: all of m = 4 messages have ω/m = 3/4 of the gradient, and Z = 24/25
@@ -146,7 +147,7 @@ def test_what_becomes_of_many_messages_by_hand():
 def test_without_noise_who_sends_vectors_needs_nobody_else():
     # the first sends 4 messages as long as two vectors, the second 1; no gradient has noise
     made = schedule(3, 0, [4, 4], [1, 4], 2, "dense")
-    assert made.w.tolist() == [1, 0] and made.parts.tolist() == [1, 0] and made.of_the_gradient == (0, 1)
+    assert made.b.tolist() == made.w.tolist() == made.parts.tolist() == [1, 0] and made.variance == (0, 1)
 
 
 @few
