@@ -26,7 +26,7 @@ from mpibench.seeds import Purpose, generator
 
 Fraction = Annotated[float, Gt(0), Lt(1)]
 Batch = Annotated[int, Ge(1), Le(10**6)]  # samples of one gradient; its features are gathered in memory
-Split = Literal["even", "label", "dirichlet"]
+Split = Literal["even", "label", "dirichlet", "shared"]
 
 DENSE_BYTES = 4 * 2**30  # features are held as a dense matrix; a file that needs more is refused
 HELD_OUT = 0.2  # of a source that has no test part of its own
@@ -59,7 +59,7 @@ class Classification:
     @property
     def heterogeneous(self):
         """Whether the f_i differ by more than the luck of the draw."""
-        return self.split != "even"
+        return self.split not in ("even", "shared")
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,13 @@ class SharedData:
     provenance: dict
 
     def weight(self, worker):
-        """n m_i / N for worker i = 1..n with m_i of the N samples.
+        """n m_i / N for worker i = 1..n with m_i of the N samples, or 1 where everybody has all of them.
 
         f_i is the mean loss over the worker's samples times this number, so that (1/n) sum f_i is exactly the mean
         over all samples, also where the parts differ by one sample.
         """
-        return len(self.parts) * len(self.parts[worker - 1]) / len(self.labels)
+        own, everything = len(self.parts[worker - 1]), len(self.labels)
+        return 1.0 if own == everything else len(self.parts) * own / everything
 
 
 def share(of, workers, seed):
@@ -109,7 +110,7 @@ def share(of, workers, seed):
         if of.samples > len(labels):
             raise InvalidInput(f"samples = {of.samples}, but {whole.name} has {len(labels)} training samples")
         features, labels = features[: of.samples], labels[: of.samples]
-    if workers > len(labels):
+    if workers > len(labels) and of.split != "shared":
         raise InvalidInput(
             f"{whole.name} has {len(labels)} training samples, too few for {workers} workers: each needs one at least"
         )
@@ -333,6 +334,7 @@ def hold_out(labels, fraction):
 def divide(labels, workers, split, alpha, rng):
     """Every sample to exactly one worker, parts of equal size up to one sample: n arrays of row numbers.
 
+    shared      not so: every worker has all of them, the homogeneous setting of papers
     even        at random
     label       sorted by label and cut in n runs: worker 1 has the lowest labels, most workers one or two
     dirichlet   worker i draws the shares of its classes from Dirichlet(alpha, .., alpha) and its samples accordingly,
@@ -340,6 +342,8 @@ def divide(labels, workers, split, alpha, rng):
                 Distribution for Federated Visual Classification", 2019, arXiv 1909.06335). Workers choose in random
                 order, because the last ones get what is left, which may be a class or two.
     """
+    if split == "shared":
+        return [numpy.arange(len(labels))] * workers
     order = rng.permutation(len(labels))
     if split == "even":
         return numpy.array_split(order, workers)

@@ -238,6 +238,19 @@ def test_label_split_is_sorted():
     assert (numpy.diff(runs) >= 0).all()
 
 
+def test_shared_data_are_those_of_every_worker():
+    of = datasets.Classification(split="shared")
+    assert not of.heterogeneous
+    everything = datasets.share(of, 2000, 0)  # more workers than samples
+    assert len(everything.parts) == 2000 and everything.weight(3) == 1
+    assert all(part.tolist() == list(range(len(everything.labels))) for part in everything.parts[::500])
+    problem = Logistic(split="shared", batch=1000).prepare(3, 0)
+    one, other = problem.objective(1), problem.objective(2)
+    x, ξ = problem.start() + 0.1, numpy.arange(100)
+    assert (one.gradient(x, ξ) == other.gradient(x, ξ)).all()
+    assert one.sample().tolist() != other.sample().tolist()
+
+
 def test_held_out_part_is_stratified_and_the_same_for_every_seed():
     labels = datasets.load("digits").labels
     train, test = datasets.hold_out(labels, 0.2)
