@@ -481,6 +481,7 @@ MESH = """
 name = "mesh"
 rows = 3
 columns = 3
+exceptions = [{ source = 4, to = 1, vector_seconds = 0.03 }, { source = 0, to = 1, vector_seconds = 0.02 }]
 """
 PARTS = 10  # of all rows, so that a test ends before its timeout on a crowded machine
 ON_TREES = ("fragile", "fragile_accelerated", "tree_minibatch", "tree_minibatch_eager", "amelie")
@@ -524,7 +525,8 @@ def test_methods_that_need_links_on_nine_ranks(job, tmp_path, monkeypatch):
 def test_methods_on_trees_on_a_mesh_of_nine_ranks(job, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [row for row in LAWS if row.name in ON_TREES]
-    links = "latency_seconds = 0.002, vector_seconds = 0.008"  # Amelie's counters take no time but latency
+    # Amelie's counters take no time but latency. The two slow edges make the trees to and from the pivot differ
+    links = "latency_seconds = 0.002, vector_seconds = 0.008"
     slow_links = (*RACE[:-1], ("workers = 8", "workers = 9"), ("vector_seconds = 0.5", links))
     path = job(*slow_links, methods="\n".join(map(table_of, rows)) + MESH)
     compare_on_nine_ranks(path, tmp_path / "virtual", len(rows))
