@@ -315,7 +315,7 @@ def test_least_expected_and_most_are_in_this_order(method, h):
     name, parameters = method
     predicted = prediction.predict(case(name, parameters, h), 0)["update_seconds"]
     known = [predicted[key] for key in ("least", "expected", "most") if predicted[key] is not None]
-    assert all(a <= b * 1.002 for a, b in itertools.pairwise(known))  # what is counted ends somewhere
+    assert all(a <= b * (1 + 1e-12) for a, b in itertools.pairwise(known))
 
 
 # Targets and constants.
