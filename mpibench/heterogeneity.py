@@ -46,7 +46,8 @@ class Way:
 @dataclass(frozen=True, kw_only=True)
 class Hosts:
     """Ranks 0..ranks - 1 share a host, the next `ranks` another one, and so on. Each host's way to the others has a
-    bandwidth, of which every rank has an equal part, whether the others use theirs or not."""
+    bandwidth, of which every rank has an equal part, whether the others use theirs or not. The part limits each edge of
+    the rank by itself: one that sends along several edges at once may have it on each of them."""
 
     ranks: Count
     bandwidth_bytes_per_second: BytesPerSecond
