@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy
 
 from mpibench import ledger
+from mpibench.allocation import keep_memory
 from mpibench.journal import Journal, events_of
 from mpibench.node import COMPUTED, NEVER, RECEIVED, SECOND, STOPPED, Cluster
 from mpibench.peers import Collector, PeerWatch, collect, together
@@ -420,6 +421,7 @@ def once(comm, cell, seed, problem, measured, pace=None, restart=None):
     from mpibench import clocks
     from mpibench.engines.mpi import MPIEngine
 
+    keep_memory()
     offset, round_trip = clocks.offset(comm)
     longest = max(*measured, float(numpy.max(cell.compute.mean_seconds(cell.workers))) if pace else 0.0)
     still = max(300.0, 50 * longest * (pace or {}).get("time_scale", 1.0))  # above any planned delay

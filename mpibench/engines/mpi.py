@@ -125,7 +125,7 @@ class MPIEngine(Agenda):
         self.windows = []
         self.finished = deque()  # native: what the helper thread has done
         self.thread = ThreadPoolExecutor(1)
-        self.gradient_seconds = 0.0
+        self.recent = deque([0.0], maxlen=9)  # seconds of the last computations
         self.node = None
 
     def wall(self):
@@ -287,7 +287,7 @@ class MPIEngine(Agenda):
             arrived = True
         while self.finished:
             computation, seconds = self.finished.popleft()
-            self.gradient_seconds += (seconds - self.gradient_seconds) / 8
+            self.recent.append(seconds)
             self.at(self.wall(), self.node.rank, ENDS, computation)
             arrived = True
         return bool(arrived)
@@ -310,7 +310,7 @@ class MPIEngine(Agenda):
         if self.clock == "emulated":
             computation.evaluate()
             self.overruns += self.wall() > super().begin(computation)
-        elif self.gradient_seconds > INLINE_SECONDS:
+        elif sorted(self.recent)[len(self.recent) // 2] > INLINE_SECONDS:  # the median: a rank may have lost its core
             self.thread.submit(self.measure, computation)
         else:
             self.measure(computation)
