@@ -208,7 +208,7 @@ def finish(comm, out, into):
     """Everything that was sent is received; then nobody is sent to any more."""
     for edge in out:
         edge.waits = None
-    while not all([edge.push_on() for edge in out]):
+    while sum(not edge.push_on() for edge in out):  # all are asked
         for edge in into:
             edge.receive()
     over = comm.Ibarrier()

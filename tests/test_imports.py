@@ -109,16 +109,13 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/watch": ({"mpibench.node"}, set()),
     "mpibench/peers": ({"mpibench.node", "mpibench.watch"}, set()),
     "mpibench/watchdog": ({"mpibench.node"}, set()),
-    "mpibench/journal": ({"numpy"}, set()),
     "mpibench/allocation": (set(), set()),
     "mpibench/doorbell": (set(), set()),
     "mpibench/reduction": ({"numpy", "mpibench.node"}, {"torch"}),
     "mpibench/shared_memory": ({"numpy"}, {"mpi4py", "torch"}),
     "mpibench/runner": (
         {"numpy", "mpibench.journal", "mpibench.ledger", "mpibench.node", "mpibench.peers", "mpibench.provenance"}
-        | {"mpibench.restart", "mpibench.seeds", "mpibench.watch"},
-        {"numpy", "mpibench.allocation", "mpibench.journal", "mpibench.node", "mpibench.peers", "mpibench.provenance"}
-        | {"mpibench.seeds", "mpibench.watch"},
+        | {"mpibench.allocation", "mpibench.restart", "mpibench.seeds", "mpibench.watch"},
         {"mpibench.engines.simulation", "mpibench.engines.mpi", "mpibench.clocks"}
         | {"mpibench.graphs", "mpibench.network"},
     ),

@@ -19,6 +19,7 @@ one that waits. The first gradient is not pushed: no R of iteration 0.
 the Perron vectors u, p of the weights; n u.p is n on trees, 1 if both are doubly stochastic. Where there are cycles,
 what is on its way makes it shorter, up to 5 times on a ring: tune it for each topology. Weights are uniform, by
 in-degree to pull and by out-degree to push. Mass is float64: what is rounded away would be missed for ever.
+
 A reconstruction: the order within an iteration has not been checked against the paper.
 """
 
@@ -114,7 +115,5 @@ class RFAST(Decentralized):
             for j, (stamp, v_j) in pull.drain(Tag.V):
                 watch.mixed(j, t - stamp)
                 v[j] = v_j
-            x = W[i] * v[i]
-            for j in pull.sources:
-                x += W[j] * v[j]
+            x = sum(weight * v[j] for j, weight in W.items())
         return x
