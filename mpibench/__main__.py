@@ -63,21 +63,24 @@ def describe(name, size, picture):
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set a value of the file; repeatable.")
 @click.option("--seed", type=int, help="Run this seed only.")
 @click.option("--cell", type=int, help="Run this cell only, counted from 0 as --dry-run numbers them.")
+@click.option("--cells-per-job", type=click.IntRange(1), default=1, help="With --cell: this many, from that one on.")
 @click.option("--out", default="results", show_default=True, help="Folder of the result files.")
-@click.option("--resume", is_flag=True, help="Skip runs that have a complete file.")
+@click.option("--resume", is_flag=True, help="Skip runs that have a complete file, and trials of tuning.")
+@click.option("--skip-failed", is_flag=True, help="With --resume: leave out runs that have failed before.")
 @click.option("--force", is_flag=True, help="Run again what has a file, beside it.")
 @click.option("--dry-run", is_flag=True, help="Check everything, list the cells and their hashes, run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: of the plan, or a line for each run.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
-def run(job, engine, clock, overrides, seed, cell, out, resume, force, dry_run, as_json, quiet):
+def run(job, engine, clock, overrides, seed, cell, cells_per_job, out, resume, skip_failed, force, dry_run, as_json,
+        quiet):  # fmt: skip
     """Run the cells of the experiment in the TOML file JOB, here or under mpirun."""
     from mpibench import campaign, experiment
 
     if resume and force:
         raise InvalidInput("--resume skips what has a result and --force runs it again; give one of the two")
-    given = list(overrides)
-    given += [f'experiment.{key}="{value}"' for key, value in (("engine", engine), ("clock", clock)) if value]
-    given += [f"experiment.seeds=[{seed}]"] if seed is not None else []
+    if skip_failed and not resume:
+        raise InvalidInput("--skip-failed is for --resume: without it everything is run")
+    given = given_by(engine, clock, overrides) + ([f"experiment.seeds=[{seed}]"] if seed is not None else [])
     if dry_run:
         plan = campaign.dry(experiment.load(job, given))
         click.echo(json.dumps(plan, indent=1) if as_json else campaign.text_of(plan))
@@ -85,7 +88,7 @@ def run(job, engine, clock, overrides, seed, cell, out, resume, force, dry_run, 
     team = team_for(engine or engine_in(job, overrides))
     speak = team.rank == 0 and not quiet and not as_json
     say = click.echo if speak else lambda text: None
-    campaign.agree(team, "the command line", [cell, out, resume, force])
+    campaign.agree(team, "the command line", [cell, cells_per_job, out, resume, skip_failed, force])
     ours = campaign.Campaign.together(team, experiment.load, job, given, out=out, say=say)
     ours.check_ranks()
     campaign.end_on_signals()
@@ -94,17 +97,65 @@ def run(job, engine, clock, overrides, seed, cell, out, resume, force, dry_run, 
     if cell is not None and not 0 <= cell < count:
         raise InvalidInput(f"--cell {cell}: there are cells 0 to {count - 1}")
     say(f"{settings.name}: {introduction(settings, team)}, seeds {settings.seeds[0]}..{settings.seeds[-1]}, into {out}")
-    cells = ours.experiment.cells(ours.tune() if ours.experiment.tuning else None)
-    if cell is not None:
-        cells = cells[cell : cell + 1]
+    chosen = slice(None) if cell is None else slice(cell, cell + cells_per_job)
+    cells = ours.tuned_cells(chosen, resume) if ours.experiment.tuning else ours.experiment.cells()[chosen]
     with progress_bar(len(cells) * len(settings.seeds), speak and team.size == 1) as advance:
-        done = ours.run(cells, resume, force, advance)
+        done = ours.run(cells, resume, force, advance, skip_failed)
     if as_json and team.rank == 0:
         for path, outcome in done:
             click.echo(json.dumps({"file": str(path), "outcome": outcome}))
     missed = sum(outcome != "reached" for _, outcome in done)
     say(f"{len(done)} runs, {missed} without the headline target")
     return MISSED if missed else 0
+
+
+@cli.command()
+@click.argument("job", type=click.Path())
+@click.option("--site", "site_name", required=True, help="A file of jobs/sites/ by its name, or any by its path.")
+@click.option("--engine", type=click.Choice(["simulation", "mpi"]), help="In place of the file's.")
+@click.option("--clock", type=click.Choice(["emulated", "native"]), help="In place of the file's, with engine mpi.")
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set a value of the file; repeatable.")
+@click.option("--out", default="results", show_default=True, help="Folder of the result files.")
+@click.option("--cells-per-job", type=click.IntRange(1), default=1, help="Cells that share a job, interleaved A B B A.")
+@click.option("--split", is_flag=True, help="Several arrays, one after another, where one would be too long.")
+@click.option("--time", help="Time limit of a job, as Slurm writes it, in place of the site's; so are:")
+@click.option("--partition", help="Partition.")
+@click.option("--account", help="Account.")
+@click.option("--launcher", help="What starts the ranks: srun, mpirun, mpiexec or flux.")
+@click.option("--pmi", help="How srun starts MPI, a line of `srun --mpi=list`.")
+@click.option("--cap", type=click.IntRange(1), help="Jobs that may run at a time.")
+@click.option("--no-collect", is_flag=True, help="Without the job that collects when the others have ended.")
+@click.option("--dry-run", is_flag=True, help="Print the scripts, submit nothing.")
+def submit(job, site_name, engine, clock, overrides, out, cells_per_job, split, no_collect, dry_run, **given):
+    """Submit the cells of the experiment in JOB as an array of batch jobs, and a job that collects after them."""
+    from mpibench import batch, experiment, sites
+
+    site = sites.read(site_name, **given)
+    settings = [word for text in given_by(engine, clock, overrides) for word in ("--set", text)]
+    ours = batch.Batch(
+        experiment.load(job, given_by(engine, clock, overrides)), job, site_name, site, settings, out, cells_per_job
+    )
+    if not dry_run:
+        return ours.submit(split, not no_collect, click.echo)
+    arrays, collecting = ours.scripts(split)
+    for text in [*arrays, *([collecting] if collecting and not no_collect else [])]:
+        click.echo(text)
+    return 0
+
+
+@cli.command()
+@click.argument("job", type=click.Path())
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set a value of the file; repeatable.")
+@click.option("--engine", type=click.Choice(["simulation", "mpi"]), help="In place of the file's.")
+@click.option("--clock", type=click.Choice(["emulated", "native"]), help="In place of the file's, with engine mpi.")
+@click.option("--out", default="results", show_default=True, help="Folder of the result files.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(job, overrides, engine, clock, out, as_json):
+    """Say cell by cell what of the experiment in JOB waits, runs, is done, censored or failed, and why."""
+    from mpibench import experiment, standing
+
+    found = standing.of(experiment.load(job, given_by(engine, clock, overrides)), out)
+    click.echo(json.dumps(found, indent=1) if as_json else standing.text_of(found))
 
 
 @cli.command()
@@ -206,6 +257,11 @@ def calibrated(comm, path, job):
     return 0
 
 
+def given_by(engine, clock, overrides):
+    """The --set texts, and those that --engine and --clock stand for."""
+    return [*overrides, *(f'experiment.{k}="{v}"' for k, v in (("engine", engine), ("clock", clock)) if v)]
+
+
 def engine_in(job, overrides):
     """The engine that the file asks for; what is wrong with the file is said later, in full."""
     import tomllib
@@ -249,9 +305,9 @@ def introduction(settings, team):
 def progress_bar(total, wanted):
     """A bar on a terminal, nothing elsewhere; gives the function that advances it.
 
-    Open MPI gives its ranks a terminal wherever their words go, so under a launcher there is no bar.
+    Open MPI and srun give their ranks a terminal wherever their words go, so under a launcher there is no bar.
     """
-    if not (wanted and sys.stdout.isatty()):
+    if not (wanted and sys.stdout.isatty() and "SLURM_PROCID" not in os.environ):
         yield None
         return
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn

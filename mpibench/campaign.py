@@ -13,6 +13,7 @@ from mpibench import ledger, prediction, provenance, record, restart, runner
 from mpibench.errors import DiskFull, InvalidInput
 from mpibench.experiment import Experiment
 from mpibench.seeds import Purpose
+from mpibench.trials import Trials
 
 AGAIN = 75  # exit code of what was interrupted in good order: run me again
 
@@ -85,30 +86,49 @@ class Campaign:
                 f"{'is' if self.team.size == 1 else 'are'} {self.team.size}; start it with `mpirun -n {needed}`"
             )
 
-    def tune(self):
-        """Choose a point of each grid on the tuning seeds. Returns label -> chosen cell.
+    def tuned_cells(self, chosen=slice(None), resume=False):
+        """The cells that tuning leaves, one of each algorithm, or those of them in `chosen`; only these are tuned."""
+        labels = [method.label for method in self.experiment.methods][chosen]
+        best = self.tune(labels, resume)
+        others = {cell.label: cell for cell in self.experiment.trials() if cell.label not in labels}
+        return [cell for cell in self.experiment.cells(others | best) if cell.label in labels]
 
-        The best has the least median time to the headline target, then the best median of the last value.
+    def tune(self, labels=None, resume=False):
+        """Choose a point of each grid on the tuning seeds, of these methods or of all. Returns label -> chosen cell.
+
+        The best has the least median time to the headline target, then the best median of the last value. What is
+        found is kept (`mpibench.trials`); with `resume` it is not computed again.
         """
-        trials = self.experiment.trials()
+        trials = [cell for cell in self.experiment.trials() if labels is None or cell.label in labels]
         if not trials:
             return {}
+        name = self.experiment.settings.name
+        kept = on_root(self.team, Trials.read, self.out / name) if resume else {}
         runs = [(number, seed) for number, cell in enumerate(trials) for seed in cell.seeds]
-        self.say(f"tuning: {len(trials)} trials on {len(trials[0].seeds)} other seeds, in {trials[0].clock} time")
-        began = time.process_time()
-        if trials[0].engine == "simulation":
-            mine = {run: self.trial(trials[run[0]], run[1]) for run in runs[self.team.rank :: self.team.size]}
-            found = {run: value for part in self.team.allgather(mine) for run, value in part.items()}
-        else:
-            found = {run: self.team.bcast(self.trial(trials[run[0]], run[1])) for run in runs}
-        seconds = sum(self.team.allgather(time.process_time() - began))
+        found = {run: kept[key] for run in runs if (key := (trials[run[0]].hash, run[1])) in kept}
+        missing = [run for run in runs if run not in found]
+        what = f"{len(trials)} trials on {len(trials[0].seeds)} other seeds, in {trials[0].clock} time"
+        self.say(f"tuning: {what}{f', {len(found)} runs of them known' if found else ''}")
+        with Trials(self.out / name, self.team.rank) as file:
+            if trials[0].engine == "simulation":
+                mine = {}
+                for run in missing[self.team.rank :: self.team.size]:
+                    if restart.Signal.asked:
+                        break
+                    mine[run] = self.timed_trial(trials[run[0]], run[1], file)
+                found |= {run: value for part in self.team.allgather(mine) for run, value in part.items()}
+                if any(self.team.allgather(restart.Signal.asked)):
+                    raise runner.Interrupted
+            else:
+                found |= {run: self.team.bcast(self.timed_trial(trials[run[0]], run[1], file)) for run in missing}
         chosen = {}
         for label in dict.fromkeys(cell.label for cell in trials):
-            rows = []
+            rows, seconds = [], 0.0
             for number, cell in enumerate(trials):
                 if cell.label == label:
-                    times, last = zip(*(found[number, seed] for seed in cell.seeds), strict=True)
+                    times, last, core = zip(*(found[number, seed] for seed in cell.seeds), strict=True)
                     rows.append({"parameters": cell.parameters, "seconds": times, "last": last, "number": number})
+                    seconds += sum(core)
             best = min(rows, key=lambda row: [statistics.median_high(row[key]) for key in ("seconds", "last")])
             chosen[label] = trials[best["number"]]
             self.tuned[label] = {
@@ -117,12 +137,24 @@ class Campaign:
                 "chosen": best["parameters"],
                 "rule": "least median seconds to the headline target, then best median of the last value",
                 "at_the_edge": at_the_edge(best["parameters"], [row["parameters"] for row in rows]),
-                "core_seconds": seconds,  # of all methods together
+                "core_seconds": seconds,
             }
             edge = self.tuned[label]["at_the_edge"]
             warning = f"; {', '.join(edge)} at the edge of its grid: widen it" if edge else ""
             self.say(f"  {label}: {best['parameters']} of {len(rows)} trials{warning}")
         return chosen
+
+    def timed_trial(self, cell, seed, file):
+        """(seconds to the headline target, the last value as a cost, core-seconds) of a trial, kept in `file`."""
+        began = time.process_time()
+        found = self.trial(cell, seed)
+        seconds = time.process_time() - began
+        if cell.engine == "mpi":
+            seconds = sum(self.team.allgather(seconds))
+        if found is None:
+            return None
+        file.keep(cell.hash, seed, (*found, seconds))
+        return (*found, seconds)
 
     def trial(self, cell, seed):
         """(seconds to the headline target, the last value as a cost) of a trial."""
@@ -158,8 +190,18 @@ class Campaign:
         place = record.place(self.out, cell.name, cell.label, cell.hash, seed, "*")
         return sorted(place.parent.glob(place.name))
 
-    def run(self, cells, resume=False, force=False, progress=None):
-        """Run all. `resume` skips what has a file, `force` runs it beside. Returns [(path, outcome)] on rank 0."""
+    def unfinished(self, cell, seed):
+        """The parts of this cell and seed: of runs that were cut off or have failed."""
+        place = record.place(self.out, cell.name, cell.label, cell.hash, seed, "*")
+        return sorted(place.parent.glob(f"{place.name}.part"))
+
+    def failed(self, cell, seed):
+        """Whether a run of this cell and seed has failed: its part says so, or nothing of how it ended."""
+        return any(record.outcome_of(part) in (None, "fault", "watchdog") for part in self.unfinished(cell, seed))
+
+    def run(self, cells, resume=False, force=False, progress=None, skip_failed=False):
+        """Run all. `resume` skips what has a file, `skip_failed` also what has failed, `force` runs it beside. Returns
+        [(path, outcome)] on rank 0."""
         plan = self.plan(cells)
         have = on_root(self.team, lambda: [bool(self.present(cell, seed)) for cell, seed in plan])
         if any(have) and not (resume or force):
@@ -167,15 +209,18 @@ class Campaign:
                 f"{sum(have)} of {len(plan)} runs have a result in {self.out}; add --resume to keep them and run the "
                 "rest, --force to run them again beside the old ones, or --out for another folder"
             )
+        failed = on_root(self.team, lambda: [skip_failed and self.failed(cell, seed) for cell, seed in plan])
         self.ranks = self.team.allgather(provenance.rank(self.team.rank))
         if biased := ", ".join(dict.fromkeys(cell.label for cell in cells if cell.biased)):
             self.say(f"biased on this problem, whose workers differ, and run all the same: {biased}")
         done = []
-        for (cell, seed), there in zip(plan, have, strict=True):
+        for (cell, seed), there, lost in zip(plan, have, failed, strict=True):
             if self.experiment.settings.engine == "mpi" and any(self.team.allgather(restart.Signal.asked)):
                 raise runner.Interrupted
             if there and resume:
                 self.say(f"{cell.label} seed {seed}: has a result")
+            elif lost:
+                self.say(f"{cell.label} seed {seed}: has failed before")
             else:
                 done.append(self.one(cell, seed, on_root(self.team, self.restart_of, cell, seed) if resume else None))
             if progress is not None:
@@ -196,7 +241,8 @@ class Campaign:
                 result = self.run_engine(cell, seed, show, go_on)
             except SystemExit as ended:  # by a signal: the run is cut off
                 if files:
-                    files[0].put("/", attrs={"outcome": "walltime", "error": f"ended by signal {ended.code - 128}"})
+                    number = signal.SIGUSR1 if ended.code == AGAIN else ended.code - 128
+                    files[0].put("/", attrs={"outcome": "walltime", "error": f"ended by signal {int(number)}"})
                 raise
             if self.team.bcast(bool(result is not None and result.points)):
                 on_root(self.team, lambda: keep(files[0], cell, result))
@@ -230,6 +276,7 @@ class Campaign:
             "heterogeneous": cell.heterogeneous,
             "biased": cell.biased,
             "budget_seconds": cell.stop.seconds or math.inf,
+            "begun_before": len(self.unfinished(cell, seed)) or None,
         }
         config = {
             "resolved": cell.resolved,

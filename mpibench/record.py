@@ -6,7 +6,9 @@
              method has it), heterogeneous (0/1: whether the workers' objectives differ), biased (0/1: whether they do
              and the method is for equal ones), budget_seconds (inf: none); when the run has ended also outcome
              ("reached" | "budget" | "diverged" | "walltime" | "fault" | "watchdog"), error (one sentence, where there
-             was one), seconds (length of the run on its clock), event_hash, model_hash (hex); complete (0/1)
+             was one), seconds (length of the run on its clock), event_hash, model_hash (hex); complete (0/1);
+             restarts (how often a native run went on after an interruption) and begun_before (how often a run of this
+             cell and seed was begun before and not finished), absent where never
 /config      resolved (JSON of the cell), raw (TOML text), seeds (JSON), tuning (JSON: trials, chosen, seeds,
              core_seconds), hash (text), overrides (JSON list)
 /provenance  code, packages, mpi, network, scheduler, env, data, phases, agreement (JSON); ranks/<field> (n,)
@@ -78,6 +80,15 @@ def run_id(environment=os.environ):
 def place(out, experiment, algorithm, cell, seed, run):
     """Where the file of a run belongs below the folder `out`; `cell` is the hash of the cell, `run` its run id."""
     return Path(out) / experiment / f"{algorithm}-{cell[:8]}" / f"seed-{seed}-{run}.h5"
+
+
+def outcome_of(path):
+    """The outcome in a file or part; None where it has none or cannot be read."""
+    try:
+        with h5py.File(path) as file:
+            return file.attrs.get("outcome")
+    except OSError:
+        return None
 
 
 class RunFile:

@@ -377,7 +377,7 @@ def test_a_table_of_three_methods_fits_a_terminal(tmp_path):
     head, rule, *body = [line for line in text.splitlines() if line.startswith("|")][:11]
     assert len(body) == 9 and {len(line) for line in (head, rule, *body)} == {len(head)}, "aligned"
     assert "async_sgd (9 trials), minibatch_sgd (9 trials), ringmaster (9" in text
-    assert "Parameters chosen on seeds 100, 101 in 1 core-seconds for all" in text
+    assert "Parameters chosen on seeds 100, 101 in 1 core-seconds: async_sgd (9 trials)" in text
     assert "stepsize = 0.1, threshold = 16, stop_stale = false" in text
     for path in find([tmp_path]):
         assert hashlib.sha256(path.read_bytes()).hexdigest()[:12] in text

@@ -34,6 +34,8 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
         {"mpibench.calibrate", "mpibench.campaign", "mpibench.catalogue", "mpibench.doctor", "mpibench.experiment"}
         | {"mpibench.outlook", "mpibench.verify"}
         | {"mpi4py", "rich"},
+        {"mpibench.campaign", "mpibench.catalogue", "mpibench.experiment", "mpibench.outlook", "mpibench.verify"}
+        | {"mpibench.batch", "mpibench.sites", "mpibench.standing", "mpi4py", "rich"},
     ),
     "mpibench/node": ({"numpy"}, set()),
     "mpibench/algorithm": ({"mpibench.parameters", "mpibench.topology"}, set()),
@@ -99,6 +101,10 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/datasets": (LIGHT | {"numpy", "mpibench.seeds"}, {"sklearn"}),
     "mpibench/provenance": ({"mpibench"}, {"threadpoolctl"}),
     "mpibench/record": ({"h5py", "numpy", "mpibench.errors"}, set()),
+    "mpibench/sites": (LIGHT | {"mpibench.catalogue"}, set()),
+    "mpibench/batch": ({"mpibench", "mpibench.catalogue", "mpibench.errors", "mpibench.sites"}, {"jinja2"}),
+    "mpibench/standing": ({"h5py", "mpibench.batch", "mpibench.record"}, set()),
+    "mpibench/trials": ({"mpibench.errors", "mpibench.record"}, set()),
     "mpibench/verify": ({"h5py", "numpy", "mpibench.experiment", "mpibench.record"}, set()),
     "mpibench/experiment": (
         LIGHT
@@ -122,6 +128,8 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/campaign": (
         {"mpibench.errors", "mpibench.experiment", "mpibench.ledger", "mpibench.restart", "mpibench.seeds"}
         | {"mpibench.prediction", "mpibench.provenance", "mpibench.record", "mpibench.runner"},
+        {"mpibench.errors", "mpibench.experiment", "mpibench.seeds"}
+        | {"mpibench.prediction", "mpibench.provenance", "mpibench.record", "mpibench.runner", "mpibench.trials"},
         {"mpi4py"},
     ),
     "mpibench/engines/__init__": (set(), set()),

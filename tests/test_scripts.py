@@ -1,4 +1,4 @@
-"""What starts mpibench: the scripts in jobs/, the Makefile, what is installed. Launchers and Slurm are stand-ins."""
+"""What starts mpibench: jobs/local.sh, the Makefile, what is installed. Launchers are stand-ins."""
 
 import ast
 import contextlib
@@ -6,10 +6,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = [ROOT / ".ci" / "run", ROOT / "jobs" / "local.sh", ROOT / "jobs" / "slurm.sbatch"]
+SCRIPTS = [ROOT / ".ci" / "run", ROOT / "jobs" / "local.sh"]
 HYDRA = "HYDRA build details:\n    Version: 5.0.2"
 OPEN_MPI = "mpiexec (Open MPI) 5.0.11"
 RUN = ["python", "-m", "mpi4py", "-m", "mpibench", "run"]
@@ -129,74 +127,6 @@ def test_local_refuses_with_code_2_and_starts_nothing(environment, arguments, va
     assert len(done.stderr.splitlines()) == bool(sentence)
 
 
-@pytest.fixture
-def slurm(tmp_path):
-    """Runs slurm.sbatch as a job. srun, mpirun, module and scontrol write their arguments into a journal, which is
-    returned with the exit code; `ranks` is what srun and mpirun do then."""
-    programs, journal = tmp_path / "bin", tmp_path / "journal"
-
-    def run(*arguments, ranks="exit 0", signal_when=None, **variables):
-        for name in ("srun", "mpirun", "module", "scontrol"):
-            ending = ranks if name in ("srun", "mpirun") else ""
-            program(programs / name, f'echo "{name} $*" >> "{journal}"\n{ending}\n')
-        environment = {"PATH": f"{programs}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(tmp_path)}
-        environment |= {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "9"} | variables
-        job = subprocess.Popen(["bash", ROOT / "jobs" / "slurm.sbatch", *arguments], env=environment)
-        if signal_when:
-            while not signal_when.exists():
-                assert job.poll() is None
-                time.sleep(0.01)
-            job.send_signal(signal.SIGUSR1)
-        code = job.wait(10)
-        return code, journal.read_text().splitlines() if journal.exists() else []
-
-    return run
-
-
-SRUN = "srun --label --unbuffered --kill-on-bad-exit=1 --cpu-bind=cores"
-
-
-def test_slurm_starts_the_ranks_of_one_cell(slurm):
-    variables = {"MPIBENCH_MODULES": "gcc openmpi", "MPIBENCH_PMI": "pmix", "SLURM_ARRAY_TASK_ID": "4"}
-    threads = 'echo "$OMP_NUM_THREADS $SRUN_CPUS_PER_TASK ${SLURM_EXPORT_ENV-unset}" >> "${0%/*}/../journal"'
-    code, journal = slurm(
-        "job.toml", "--out", "here", ranks=threads, SLURM_CPUS_PER_TASK="2", SLURM_EXPORT_ENV="NONE", **variables
-    )
-    assert code == 0
-    assert journal == [
-        "module --force purge",
-        "module load gcc openmpi",
-        f"{SRUN} --mpi=pmix {' '.join(RUN)} job.toml --out here --engine mpi --resume --cell 4",
-        "2 2 unset",
-    ]
-
-
-def test_slurm_leaves_to_the_site_what_is_not_said(slurm):
-    assert slurm("job.toml") == (0, [f"{SRUN} {' '.join(RUN)} job.toml --engine mpi --resume"])
-
-
-@pytest.mark.parametrize(
-    ("code", "restarts", "requeued"), [(75, {}, True), (75, {"SLURM_RESTART_COUNT": "2"}, False), (1, {}, False)]
-)
-def test_slurm_requeues_what_is_unfinished_a_bounded_number_of_times(slurm, code, restarts, requeued):
-    found, journal = slurm("job.toml", ranks=f"exit {code}", MPIBENCH_MAX_RESTARTS="2", **restarts)
-    assert found == code
-    assert journal[1:] == (["scontrol requeue 77"] if requeued else [])
-
-
-def test_slurm_passes_the_warning_on_to_a_launcher_that_is_no_job_step(slurm, tmp_path):
-    started = tmp_path / "started"
-    ranks = f"trap 'exit 75' USR1; touch '{started}'; for i in {{1..500}}; do sleep 0.01; done"
-    code, journal = slurm("job.toml", ranks=ranks, signal_when=started, MPIBENCH_LAUNCHER="mpirun")
-    assert code == 75
-    assert journal == [f"mpirun -n 9 {' '.join(RUN)} job.toml --engine mpi --resume", "scontrol requeue 77"]
-
-
-@pytest.mark.parametrize("arguments", [[], ["job.toml"]])
-def test_slurm_refuses_with_code_2_and_starts_nothing(slurm, arguments):
-    assert slurm(*arguments, MPIBENCH_VENV="/nowhere") == (2, [])
-
-
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_scripts_are_sound(script):
     subprocess.run(["bash", "-n", script], check=True)
@@ -204,22 +134,15 @@ def test_scripts_are_sound(script):
         subprocess.run(["shellcheck", script], check=True)
 
 
-@pytest.mark.parametrize("script", SCRIPTS[:2], ids=lambda script: script.name)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_scripts_can_be_started(script):
     assert os.access(script, os.X_OK)
-
-
-def test_every_option_of_slurm_stands_before_the_first_command():
-    lines = (ROOT / "jobs" / "slurm.sbatch").read_text().splitlines()
-    first = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
-    assert not [line for line in lines[first:] if line.startswith("#SBATCH")]  # sbatch would not read them
-    assert sum(line.startswith("#SBATCH --") for line in lines[:first]) == 9
 
 
 def test_make_has_the_documented_targets():
     listed = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     documented = set(re.findall(r"^make (\S+) +\S", listed, re.MULTILINE))
-    assert documented == {"env", "demo", "test", "test-mpi", "bench", "lint", "clean"}
+    assert documented == {"env", "demo", "test", "test-mpi", "test-slurm", "bench", "lint", "clean"}
 
 
 def test_clean_touches_neither_results_nor_environments(tmp_path):
