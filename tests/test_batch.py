@@ -57,7 +57,8 @@ def batch_of(job, site, cells_per_job=1, arguments=(), **given):
 
 def neutral(text, folder):
     """A script without what differs from machine to machine."""
-    return text.replace(str(folder), "/work").replace(sys.prefix, "/environment").replace(f"mpibench {__version__}", "mpibench")
+    text = text.replace(f"mpibench {__version__}", "mpibench")
+    return text.replace(str(folder), "/work").replace(sys.prefix, "/environment")
 
 
 @pytest.mark.parametrize("site", sites.names())
