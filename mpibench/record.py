@@ -6,9 +6,10 @@
              method has it), heterogeneous (0/1: whether the workers' objectives differ), biased (0/1: whether they do
              and the method is for equal ones), budget_seconds (inf: none); when the run has ended also outcome
              ("reached" | "budget" | "diverged" | "walltime" | "fault" | "watchdog"), error (one sentence, where there
-             was one), seconds (length of the run on its clock), event_hash, model_hash (hex); complete (0/1);
-             restarts (how often a native run went on after an interruption) and begun_before (how often a run of this
-             cell and seed was begun before and not finished), absent where never
+             was one), seconds (length of the run on its clock), event_hash, model_hash (hex), verified (JSON: by, a
+             version, and the findings of `mpibench.verify`, none where all is well); complete (0/1); restarts (how
+             often a native run went on after an interruption) and begun_before (how often a run of this cell and seed
+             was begun before and not finished), absent where never
 /config      resolved (JSON of the cell), raw (TOML text), seeds (JSON), tuning (JSON: trials, chosen, seeds,
              core_seconds), hash (text), overrides (JSON list)
 /provenance  code, packages, mpi, network, scheduler, env, data, phases, agreement (JSON); ranks/<field> (n,)
@@ -41,6 +42,9 @@
              attrs: tags (JSON: number to name)
 /steps, /checks, /faults  where an engine fills them
 
+A finished file begins with a block of 512 bytes, which HDF5 leaves to applications: lines of text, the second of which
+is the SHA-256 of all bytes that follow (`seal`, `broken_seal`). `head -n 2 FILE` shows it.
+
 JSON and TOML texts are scalar string datasets. Infinity and NaN stand in JSON as Python writes them. What is not known
 is absent; in a column of /provenance/ranks it is "" or NaN.
 
@@ -50,6 +54,7 @@ disk and gives it its final name, which never takes the place of an existing fil
 """
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -66,6 +71,9 @@ from mpibench.errors import DiskFull, InvalidInput
 SCHEMA = 1
 SMALL_BYTES = 1 << 22  # files up to this size are published at every append,
 PUBLISHING_SHARE = 0.05  # larger ones so rarely that publishing takes at most this share of the time
+BLOCK_BYTES = 512  # before the HDF5 file proper; HDF5 finds its beginning at powers of two
+SEALED = b"mpibench result, sealed: SHA-256 of all bytes after the first 512\n"
+COMPRESSED_BYTES = 1 << 14  # columns from this size on are compressed
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -189,11 +197,16 @@ class RunFile:
         size = self.part.stat().st_size
         self._publishing_seconds = self._published_at - began if size > SMALL_BYTES else 0.0
 
-    def finish(self, **attrs):
-        """Write the last attributes and complete = 1, sync, and give the file its final name."""
+    def finish(self, check=None, **attrs):
+        """Write the last attributes and complete = 1, seal, sync, and give the file its final name.
+
+        `check`: an open file -> what its attribute `verified` says.
+        """
         self._file.attrs.update(_plain(attrs))
         self._file.attrs["complete"] = 1
         try:
+            if check is not None:
+                self._file.attrs["verified"] = json.dumps(check(self._file))
             self._write(_rename_to_new, self.path, sync=True)
         except BaseException:
             self._file.attrs["complete"] = 0  # only a file under its final name is complete
@@ -204,7 +217,7 @@ class RunFile:
     def _write(self, rename, target, sync=False):
         """The whole file's bytes beside, then `rename` to the target; on an error nothing is left beside."""
         self._file.flush()
-        image = self._file.id.get_file_image()
+        image = seal(packed(self._file)) if sync else self._file.id.get_file_image()
         try:
             with open(self._beside, "wb") as stream:
                 stream.write(image)
@@ -240,6 +253,45 @@ class RunFile:
                 raise
         finally:
             self._file.close()
+
+
+def packed(file):
+    """The bytes of an HDF5 file with the same content, without what appending has left unused."""
+    with h5py.File("packed", "w", driver="core", backing_store=False, libver=("v110", "v110")) as new:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Group):
+                there = new.require_group(name)
+            else:
+                large = item.ndim > 0 and item.dtype.kind in "if" and item.nbytes >= COMPRESSED_BYTES
+                how = {"compression": "gzip", "shuffle": True} if large else {}
+                there = new.create_dataset(name, data=item[()], dtype=item.dtype, **how)
+            there.attrs.update(item.attrs)
+
+        new.attrs.update(file.attrs)
+        file.visititems(copy)
+        new.flush()
+        return new.id.get_file_image()
+
+
+def seal(image):
+    """The bytes of a finished file: the block that holds the hash, then the HDF5 file."""
+    return (SEALED + hashlib.sha256(image).hexdigest().encode()).ljust(BLOCK_BYTES, b"\n") + image
+
+
+def is_sealed(content):
+    """Whether a file of these bytes begins with a seal."""
+    return content.startswith(SEALED[:16])
+
+
+def broken_seal(content):
+    """What is wrong with the seal of a file of these bytes, in words; None where it holds."""
+    if not is_sealed(content):
+        return "it has no seal: it was not finished, or something else has written it"
+    said = content[len(SEALED) : len(SEALED) + 64].decode("ascii", "replace")
+    if seal(content[BLOCK_BYTES:]) != content:
+        return f"it was changed after it had been finished: its bytes have not the SHA-256 {said[:12]}... of its seal"
+    return None
 
 
 def _rename_to_new(source, target):

@@ -4,6 +4,7 @@
 in several files. A finding is one line. The groups of a file are described in `mpibench.record`.
 """
 
+import io
 import json
 import math
 from collections import defaultdict
@@ -14,7 +15,7 @@ import h5py
 import numpy as np
 
 from mpibench.experiment import cell_hash
-from mpibench.record import SCHEMA
+from mpibench.record import SCHEMA, broken_seal, is_sealed
 
 ATTRIBUTES = (
     *("run_id", "experiment", "algorithm", "parameters", "engine", "clock", "workers", "ranks", "seed", "cell"),
@@ -79,15 +80,22 @@ class _Inspection:
     def __init__(self, path):
         self.path, self.findings, self.root, self.tuning_seeds = str(Path(path)), [], {}, ()
         try:
-            with h5py.File(path, "r") as file:
-                self.file = file
-                self.root = {name: _plain(value) for name, value in file.attrs.items()}
-                if not self.schema():
-                    return
-                for check in CHECKS:
-                    check(self)
-        except OSError as error:
+            content = Path(path).read_bytes()
+            broken = broken_seal(content)
+            if broken and (self.path.endswith(".h5") or is_sealed(content)):  # a part is sealed when it is finished
+                self.note("seal", broken)
+            with h5py.File(io.BytesIO(content), "r") as file:
+                self.look_into(file)
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:  # as h5py tells of damage
             self.note("schema", f"cannot be read as HDF5 ({str(error).partition(chr(10))[0]})")
+
+    def look_into(self, file):
+        """All checks of an open file."""
+        self.file = file
+        self.root = {name: _plain(value) for name, value in file.attrs.items()}
+        if self.schema():
+            for check in CHECKS:
+                check(self)
 
     def note(self, check, text):
         self.findings.append(Finding(self.path, check, text))

@@ -1,5 +1,6 @@
 """The file of a run: what was written is read back, and nothing that goes wrong leaves half a result."""
 
+import hashlib
 import json
 import os
 import resource
@@ -193,7 +194,7 @@ def test_a_disk_full_while_appending_keeps_what_was_there(tmp_path):
 def test_a_disk_full_at_the_end_leaves_no_final_file(tmp_path):
     code = """
         with RunFile(sys.argv[1], {}, {}, {}) as file:
-            file.put("updates", {"time": [0.5] * 100_000})
+            file.put("updates", {"time": [hash(k / 7) / 3 for k in range(100_000)]})  # that no compression makes small
             file.finish(outcome="reached")
     """
     status, text = full_after(100_000, code, tmp_path / "run.h5")
@@ -291,3 +292,21 @@ def test_the_hash_of_the_source_is_of_names_and_contents(tmp_path, monkeypatch):
         monkeypatch.setattr(provenance, "__file__", str(folder / "provenance.py"))
         hashes.add(provenance.source_hash.__wrapped__())
     assert len(hashes) == 4
+
+
+def test_a_finished_file_is_small_and_says_its_hash_in_its_first_lines(tmp_path):
+    path = tmp_path / "run.h5"
+    with begin(path) as file:
+        for k in range(60):
+            file.append("trace", {"time": [float(k)], "iteration": [k], "updates": [k], "loss": [1 / (k + 1)]})
+        part = (tmp_path / "run.h5.part").stat().st_size
+        file.put("updates", {"staleness_histogram": np.arange(100_000)})
+        file.finish(lambda file: {"findings": int(file.attrs["complete"])}, outcome="reached")
+    content = path.read_bytes()
+    first, second, *_ = content.split(b"\n")
+    assert b"SHA-256" in first and second.decode() == hashlib.sha256(content[512:]).hexdigest()
+    assert record.broken_seal(content) is None
+    assert len(content) < part  # although a long column was added, which is compressed
+    with h5py.File(path) as file:
+        assert json.loads(file.attrs["verified"]) == {"findings": 1}
+        assert list(file["trace/iteration"]) == list(range(60)) and file["updates/staleness_histogram"][99_999] == 99_999

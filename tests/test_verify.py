@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpibench.experiment import load
-from mpibench.record import RunFile, place
+from mpibench.record import RunFile, is_sealed, place, seal
 from mpibench.verify import verify, verify_set
 
 JOB = """
@@ -65,6 +65,13 @@ def write(folder, seed=0, overrides=(), tuning_seeds=(100,), run_id=None):
 def test_a_good_file_has_no_findings(tmp_path, overrides):
     assert verify(write(tmp_path, overrides=overrides)) == []
     assert verify_set([write(tmp_path, 1, overrides), *tmp_path.rglob("seed-0*.h5")]) == []
+
+
+def sealed_again(path):
+    """What was changed shall not be found by the seal."""
+    content = path.read_bytes()
+    path.write_bytes(seal(content[512 * is_sealed(content) :]))
+    return path
 
 
 def replace(name, value):
@@ -158,25 +165,25 @@ def test_a_diverged_run_may_have_infinite_metrics_but_no_lost_times(tmp_path):
     with h5py.File(path, "r+") as file:
         file.attrs["outcome"] = "diverged"
         replace("trace/loss", [1.0, np.inf, np.nan])(file)
-    assert verify(path) == []
+    assert verify(sealed_again(path)) == []
     with h5py.File(path, "r+") as file:
         file.attrs["outcome"] = "reached"
         replace("trace/loss", [0.001, np.inf, np.nan])(file)  # after its target
-    assert verify(path) == []
+    assert verify(sealed_again(path)) == []
     with h5py.File(path, "r+") as file:
         replace("trace/time", [0.0, np.nan, 10.0])(file)
-    assert [finding.check for finding in verify(path)] == ["numbers"]
+    assert [finding.check for finding in verify(sealed_again(path))] == ["numbers"]
 
 
 def test_what_is_no_result_file(tmp_path):
     (tmp_path / "a.h5").write_text("hello")
-    (finding,) = verify(tmp_path / "a.h5")
-    assert finding.check == "schema" and "cannot be read" in finding.text
+    seal, finding = verify(tmp_path / "a.h5")
+    assert seal.check == "seal" and finding.check == "schema" and "cannot be read" in finding.text
     (finding,) = verify(tmp_path / "absent.h5")
     assert "cannot be read" in finding.text
     with h5py.File(tmp_path / "b.h5", "w"):
         pass
-    (finding,) = verify(tmp_path / "b.h5")
+    _, finding = verify(tmp_path / "b.h5")
     assert finding.text == "schema is None, and this version reads 1"
 
 
@@ -187,7 +194,7 @@ def test_the_part_of_a_killed_run_is_only_unfinished(tmp_path):
             del file.attrs[name]
         del file["trace"], file["ranks"]
         file.attrs["complete"] = 0
-    assert [finding.check for finding in verify(path)] == ["complete"]
+    assert [finding.check for finding in verify(sealed_again(path))] == ["complete"]
 
 
 def test_what_only_a_set_shows(tmp_path):
@@ -198,7 +205,7 @@ def test_what_only_a_set_shows(tmp_path):
     assert (finding.check, finding.path) == ("seeds", str(again)) and "seed 1" in finding.text
     with h5py.File(again, "r+") as file:
         file.attrs.update({"seed": 0, "run_id": "run-1", "cell": "f" * 16})
-    assert [finding.check for finding in verify_set([second, again])] == ["hash", "runs"]
+    assert [finding.check for finding in verify_set([second, sealed_again(again)])] == ["hash", "runs"]
 
 
 def test_tuning_seeds_of_one_file_are_reported_in_another(tmp_path):
@@ -207,3 +214,28 @@ def test_tuning_seeds_of_one_file_are_reported_in_another(tmp_path):
     assert verify(tuned) == verify(reported) == []
     (finding,) = verify_set([tuned, reported])
     assert finding.check == "tuning" and finding.path == str(reported) and "seed 1" in finding.text
+
+
+def test_a_changed_byte_is_found_wherever_it_is(tmp_path):
+    """One byte in each of many places, also in what HDF5 keeps for itself."""
+    path = write(tmp_path)
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place_ in [0, 100, 511, 512, len(content) - 1, *rng.integers(len(content), size=300)]:
+        damaged = bytearray(content)
+        damaged[place_] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        findings = verify(path)
+        assert any(finding.check in ("seal", "schema") for finding in findings), place_
+        assert all("\n" not in str(finding) for finding in findings)
+    path.write_bytes(content)
+    assert verify(path) == []
+
+
+def test_a_file_that_was_cut_or_written_by_something_else_has_no_seal(tmp_path):
+    path = write(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[:-7])
+    assert {finding.check for finding in verify(path)} == {"seal", "schema"}
+    path.write_bytes(content[512:])  # the HDF5 file alone, whatever made it
+    assert [finding.check for finding in verify(path)] == ["seal"]
