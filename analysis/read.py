@@ -129,15 +129,23 @@ def find(paths):
 def read(path):
     """The run in the result file `path`.
 
-    Raises InvalidInput if it is not a result file, of a newer schema, or lacks what every result file has. A file that
-    says that it is incomplete may lack its trace.
+    Raises InvalidInput if it is not a result file, was changed after it had been finished, is of a newer schema, or
+    lacks what every result file has. A file that says that it is incomplete may lack its trace.
     """
     try:
-        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        content = Path(path).read_bytes()
+        if content.startswith(b"mpibench result,") and not seal_holds(content):
+            raise InvalidInput(f"{path} was changed after it had been finished: its seal is broken; `mpibench verify` it")
+        digest = hashlib.sha256(content).hexdigest()
         with h5py.File(path, "r") as file:
             return _run(Path(path), digest, file)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read as an HDF5 file ({_first_line(error)})") from error
+
+
+def seal_holds(content):
+    """Whether a file of these bytes is as it was finished: the first 512 hold the SHA-256 of the rest."""
+    return content[:512].split(b"\n")[1] == hashlib.sha256(content[512:]).hexdigest().encode()
 
 
 def _run(path, digest, file):

@@ -84,6 +84,8 @@ class _Inspection:
             broken = broken_seal(content)
             if broken and (self.path.endswith(".h5") or is_sealed(content)):  # a part is sealed when it is finished
                 self.note("seal", broken)
+            if broken and is_sealed(content):  # HDF5 may loop for ever in a damaged file
+                return
             with h5py.File(io.BytesIO(content), "r") as file:
                 self.look_into(file)
         except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:  # as h5py tells of damage

@@ -469,6 +469,18 @@ def test_what_the_suite_records_can_be_read(tmp_path):
 # curves and figures
 
 
+def test_a_file_that_was_changed_after_its_end_is_refused(tmp_path):
+    from mpibench import record
+
+    with record.RunFile(tmp_path / "seed-7-1.h5", {"run_id": "r"}, {}, {}) as file:
+        file.finish()
+    content = bytearray((tmp_path / "seed-7-1.h5").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "seed-7-1.h5").write_bytes(content)
+    with pytest.raises(InvalidInput, match="its seal is broken"):
+        read(tmp_path / "seed-7-1.h5")
+
+
 def runs_of(folder):
     (race,) = races.load([folder])
     return list(race.methods[0].runs)

@@ -155,8 +155,8 @@ def test_each_fault_is_found_in_one_line(tmp_path, overrides, change, check, tex
     path = write(tmp_path, overrides=overrides)
     with h5py.File(path, "r+") as file:
         change(file)
-    lines = [str(finding) for finding in verify(path) if finding.check == check]
-    assert any(text in line for line in lines), [str(finding) for finding in verify(path)]
+    lines = [str(finding) for finding in verify(sealed_again(path)) if finding.check == check]
+    assert any(text in line for line in lines), lines
     assert all("\n" not in line and line.startswith(f"{path}: {check}: ") for line in lines)
 
 
@@ -226,7 +226,7 @@ def test_a_changed_byte_is_found_wherever_it_is(tmp_path):
         damaged[place_] ^= int(rng.integers(1, 256))
         path.write_bytes(damaged)
         findings = verify(path)
-        assert any(finding.check in ("seal", "schema") for finding in findings), place_
+        assert [finding.check for finding in findings] == ["seal"], place_
         assert all("\n" not in str(finding) for finding in findings)
     path.write_bytes(content)
     assert verify(path) == []
@@ -236,6 +236,6 @@ def test_a_file_that_was_cut_or_written_by_something_else_has_no_seal(tmp_path):
     path = write(tmp_path)
     content = path.read_bytes()
     path.write_bytes(content[:-7])
-    assert {finding.check for finding in verify(path)} == {"seal", "schema"}
+    assert {finding.check for finding in verify(path)} == {"seal"}
     path.write_bytes(content[512:])  # the HDF5 file alone, whatever made it
     assert [finding.check for finding in verify(path)] == ["seal"]
