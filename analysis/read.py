@@ -135,7 +135,7 @@ def read(path):
     try:
         content = Path(path).read_bytes()
         if content.startswith(b"mpibench result,") and not seal_holds(content):
-            raise InvalidInput(f"{path} was changed after it had been finished: its seal is broken; `mpibench verify` it")
+            raise InvalidInput(f"{path} was changed after it was finished: its seal is broken, see `mpibench verify`")
         digest = hashlib.sha256(content).hexdigest()
         with h5py.File(path, "r") as file:
             return _run(Path(path), digest, file)

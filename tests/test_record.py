@@ -310,4 +310,5 @@ def test_a_finished_file_is_small_and_says_its_hash_in_its_first_lines(tmp_path)
     assert len(content) < part  # although a long column was added, which is compressed
     with h5py.File(path) as file:
         assert json.loads(file.attrs["verified"]) == {"findings": 1}
-        assert list(file["trace/iteration"]) == list(range(60)) and file["updates/staleness_histogram"][99_999] == 99_999
+        assert list(file["trace/iteration"]) == list(range(60))
+        assert file["updates/staleness_histogram"][99_999] == 99_999
