@@ -313,9 +313,10 @@ def at_the_edge(chosen, tried):
     """The numbers that are the least or the greatest of three or more tried: the optimum may lie beyond."""
     found = []
     for name, value in chosen.items():
-        values = {parameters[name] for parameters in tried}
-        if len(values) > 2 and not isinstance(value, (str, bool)) and value in (min(values), max(values)):
-            found.append(name)
+        if type(value) in (int, float):
+            values = {parameters[name] for parameters in tried}
+            if len(values) > 2 and value in (min(values), max(values)):
+                found.append(name)
     return found
 
 

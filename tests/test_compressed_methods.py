@@ -15,6 +15,7 @@ from mpibench import catalogue, experiment
 from mpibench.algorithms.fo_sgd import FOSGD
 from mpibench.algorithms.qsgd import QSGD
 from mpibench.algorithms.sign_sgd import SignSGD
+from mpibench.campaign import at_the_edge
 from mpibench.compressors import Memoryless, WrongMessage
 from mpibench.compressors.identity import Identity
 from mpibench.errors import InvalidInput
@@ -583,3 +584,8 @@ def test_compressors_are_described():
     assert 'default { scale = "l2", name = "scaled_sign" }' in catalogue.describe("one_bit_adam")
     both = catalogue.describe("qsgd")
     assert "qsgd (algorithm)" in both and "qsgd (compressor)" in both
+
+
+def test_a_table_is_never_at_the_edge_of_a_grid():
+    tried = [{"stepsize": s, "compressor": {"name": "top_k", "k": k}} for s in (1.0, 2.0, 4.0) for k in (1, 2)]
+    assert at_the_edge(tried[0], tried) == ["stepsize"] and at_the_edge(tried[2], tried) == []
