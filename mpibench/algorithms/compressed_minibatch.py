@@ -44,7 +44,7 @@ class CompressedMinibatch(Centralized):
     async def server(self, node, x, watch):
         n, γ = len(node.workers), 1 if self.error_feedback == "step_inside" else self.stepsize
         up = self.sender
-        k = 0
+        k = watch.kept("k", 0)  # a run that goes on does not draw again what it shares
         while watch(k, x):
             for i in node.workers:
                 node.send(i, Tag.MODEL, k, x)

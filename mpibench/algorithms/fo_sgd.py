@@ -49,9 +49,9 @@ class FOSGD(Centralized):
     async def server(self, node, x, watch):
         n, up, down = len(node.workers), self.one_bit(self.rho), self.one_bit(self.rho_server)
         flat = flat_zeros(x, self.block_bits)
-        k = 0
+        k = first = watch.kept("k", 0)  # a run that goes on does not draw its signs again
         while watch(k, x):
-            if k == 0 or not self.both_ways:
+            if k == first or not self.both_ways:
                 for i in node.workers:
                     node.send(i, Tag.MODEL, k, x)
             y = {}

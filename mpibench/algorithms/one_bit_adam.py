@@ -52,9 +52,9 @@ class OneBitAdam(Decentralized):
     async def peer(self, node, x, f, watch):
         β1, β2 = self.beta1, self.beta2
         mean = Mean(node, self.compressor, len(x))
-        m = v = 0 * x
-        t = 0
-        while watch(t, x):
+        m, v = watch.kept("m", 0 * x), watch.kept("v", 0 * x)
+        t = 0  # a run that goes on warms up again, as ranks may have been a step apart
+        while watch(t, x, m=m, v=v):
             g = await node.compute(f.gradient, x, f.sample())
             watch.used(node.rank, delay=0)
             if t < self.warmup:

@@ -44,10 +44,10 @@ class PowerSGD(Decentralized):
     async def peer(self, node, x, f, watch):
         n, λ = node.size, self.momentum
         factors = Factors(len(x), self.rank, self.shapes or getattr(f, "shapes", None))
-        Q = factors.start(node.shared_seed(0), x)
-        e = m = 0 * x
+        Q = watch.kept("Q", factors.start(node.shared_seed(0), x))
+        e, m = watch.kept("e", 0 * x), watch.kept("m", 0 * x)
         t = 0
-        while watch(t, x):
+        while watch(t, x, Q=Q, e=e, m=m):
             g = await node.compute(f.gradient, x, f.sample())
             watch.used(node.rank, delay=0)
             u = g + e
