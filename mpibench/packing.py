@@ -1,12 +1,15 @@
 """Whole numbers of few bits, one close to the other in bytes: lowest bits first, the first number in the first byte.
 
-Eight numbers of b bits are b bytes, so packing is b operations on columns of a table with a row for each eight; the
-rows are taken in blocks that stay in a cache.
+Eight numbers of b bits are b bytes, so packing many is b operations on columns of a table with a row for each eight;
+the rows are taken in blocks that stay in a cache. Of few numbers a table of single bits is made, which is fewer calls.
 """
+
+from functools import cache
 
 import numpy
 
 BLOCK = 1 << 13  # rows of eight numbers
+FEW = 1024
 WORDS = ((8, numpy.uint8), (16, numpy.uint16), (32, numpy.uint32), (64, numpy.uint64))
 
 
@@ -20,6 +23,7 @@ def size(count, bits):
     return -(-count * bits // 8)
 
 
+@cache
 def overlaps(bits):
     """For each of `bits` bytes the numbers of eight that it holds a part of, and by how much to shift each to the right
     (to the left where negative)."""
@@ -34,6 +38,10 @@ def pack(numbers, bits):
     kind = word(bits)
     if bits == 8 * kind().itemsize:
         return numbers.astype(kind).view(numpy.uint8)
+    if n <= FEW:
+        table = numbers.astype(kind).view(numpy.uint8).reshape(n, kind().itemsize)
+        table = numpy.unpackbits(table, axis=1, bitorder="little", count=bits)
+        return numpy.packbits(table.reshape(-1), bitorder="little")
     packed = numpy.empty((-(-n // 8), bits), numpy.uint8)
     parts = overlaps(bits)
     for start in range(0, len(packed), BLOCK):
@@ -64,6 +72,11 @@ def unpack(packed, bits, n):
     kind = word(bits)
     if bits == 8 * kind().itemsize:
         return numpy.frombuffer(packed, kind, n)
+    if n <= FEW:
+        table = numpy.unpackbits(packed, bitorder="little", count=bits * n).reshape(n, bits)
+        numbers = numpy.zeros((n, kind().itemsize), numpy.uint8)
+        numbers[:, : size(1, bits)] = numpy.packbits(table, axis=1, bitorder="little")
+        return numbers.reshape(-1).view(kind)
     whole = -(-n // 8)
     if packed.size < whole * bits:
         packed = numpy.concatenate([packed, numpy.zeros(whole * bits - packed.size, numpy.uint8)])

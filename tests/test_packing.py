@@ -9,7 +9,7 @@ from mpibench import packing
 @pytest.mark.parametrize("bits", [*range(1, 34), 40, 63, 64])
 def test_packing_is_dense_and_turns_back(bits):
     draw = numpy.random.default_rng(bits)
-    for n in (0, 1, 7, 8, 9, 100, 8 * packing.BLOCK + 3):
+    for n in (0, 1, 7, 8, 9, 100, packing.FEW, packing.FEW + 1, 8 * packing.BLOCK + 3):
         numbers = draw.integers(0, 2**bits, n, dtype=numpy.uint64)
         packed = packing.pack(numbers, bits)
         assert packed.dtype == numpy.uint8 and packed.size == packing.size(n, bits) == -(-n * bits // 8)

@@ -56,8 +56,10 @@ class FlattenedOneBit(Compressor):
 def flatten(x, block_bits, shared):
     """The rotated blocks of a vector x, one after the other: a vector like x, the last block padded."""
     values = on_host(x)
-    d, n = len(values), padded_length(len(values), block_bits)
-    return like_vector(x, hadamard(numpy.pad(values, (0, n - d)) * signs(n, shared, values.dtype), block_bits))
+    y = numpy.zeros(padded_length(len(values), block_bits), values.dtype)
+    y[: len(values)] = values
+    y *= signs(len(y), shared, y.dtype)
+    return like_vector(x, hadamard(y, block_bits))
 
 
 def restore(y, like, block_bits, shared):
