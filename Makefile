@@ -7,7 +7,7 @@ SHELL := bash
 PYTHON ?= python3
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test test-unit test-mpi test-mpich test-openmpi test-impi test-slurm bench lint clean
+.PHONY: help env demo test test-unit test-mpi test-mpich test-openmpi test-impi test-slurm chromium bench lint clean
 
 # One thread for BLAS in every process: ranks share the cores, and sums must not depend on the number of threads.
 export OMP_NUM_THREADS ?= 1
@@ -84,6 +84,11 @@ test-impi: .venv-impi/installed
 test-slurm: .venv/installed .venv-openmpi/installed  ## the tests on a real Slurm of one node, which they start and end
 	$(call in,.venv) MPIBENCH_TEST_SLURM=1 MPIBENCH_OPENMPI_PYTHON="$(CURDIR)/.venv-openmpi/bin/python" \
 	  timeout --foreground -k 30 600 python -m pytest -q --durations=5 -m slurm tests/test_slurm.py
+
+chromium:  ## the browser for the tests of the report, where apt-get and root are; without it they are skipped
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	  { [[ $$EUID -eq 0 ]] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
+	  echo "no Chromium, and none could be installed: the tests that look at the report in a browser are skipped"
 
 bench: env  ## the speed of mpibench itself: every file of benchmarks/
 	@for file in benchmarks/*.py; do echo "=== $$file"; $(call in,.venv) python "$$file" || exit; done

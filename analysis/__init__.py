@@ -12,8 +12,10 @@ curves, plots    a metric against time: the median over seeds, and the figure
 profiles         on which fraction of problems a method is within a factor of the best
 timeline, links, ledger  what each rank did when, what went over each edge, what messages were worth in bytes
 charts           the figures of these
+agreement        the simulation beside real ranks
+report           all of it on one page
 staleness, histograms  how stale gradients were: the numbers, and the figure
-sheets           what is shown of a race, as Markdown, LaTeX and CSV
+sheets           what is shown of a race, as Markdown, LaTeX, HTML and CSV
 notes, rounding  what is said beside all of them, and numbers as readers see them
 
 Everything is regenerated from result files alone; nothing of mpibench, MPI or torch is needed to read them.

@@ -18,7 +18,7 @@ against = click.option(
     "--base", metavar="NAME", help="Method that the others are compared with.  [default: minibatch_sgd]"
 )
 form = click.option(
-    "--format", "form", type=click.Choice(["markdown", "latex", "csv"]), default="markdown", show_default=True
+    "--format", "form", type=click.Choice(["markdown", "latex", "csv", "html"]), default="markdown", show_default=True
 )
 to_file = click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: the terminal]"
@@ -295,6 +295,37 @@ def _draw(paths, figure, races, caption):
     click.echo(caption, err=True)
 
 
+@main.command()
+@paths
+@against
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="report.html",
+    show_default=True,
+    help="The page; beside it <name>-table.tex, -table.csv, -curves.pdf, -profile.pdf and -timeline.pdf.",
+)
+@allow_poor_fidelity
+def report(paths, base, out, allow_poor_fidelity):
+    """One HTML file with all of it: question and verdict, tables, figures to zoom, provenance, how to make it again.
+
+    It needs no network and no other file. Beside it lie the table for LaTeX and the figures as PDF.
+    """
+    if out.suffix not in (".html", ".htm"):
+        raise InvalidInput(f"--out {out} must end in .html")
+    from analysis.races import load
+    from analysis.report import page
+
+    races = load(paths, allow_poor_fidelity)
+    if base:
+        _refuse_unknown_method(base, races)
+    text, beside = page.build(races, _command(), base), page.beside(races, _command(), base)
+    for suffix, content in beside.items():
+        _write(out.with_name(out.stem + suffix), content)
+    _write(out, text.encode())
+    click.echo(f"wrote {out} and beside it {', '.join(out.stem + suffix for suffix in beside)}")
+
+
 def _refuse_other_images(paths, option):
     for path in paths:
         if path.suffix not in (".png", ".pdf"):
@@ -304,6 +335,13 @@ def _refuse_other_images(paths, option):
 def _refuse_unknown_base(base, made, races):
     """`made` are the tables of the races."""
     if base and not any(table.base for table in made):
+        _refuse_unknown_method(base, races)
+
+
+def _refuse_unknown_method(base, races):
+    from analysis import tables
+
+    if not any(tables.named(race, base) for race in races):
         labels = sorted({method.label for race in races for method in race.methods})
         raise InvalidInput(f"{base} is no method in these files; they hold {'; '.join(labels)}")
 

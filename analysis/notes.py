@@ -20,6 +20,8 @@ def provenance(race):
     if race.superseded:
         runs = "; ".join(f"{run.name} seed {run.seed} run {run.run_id}" for run in race.superseded)
         yield f"Superseded by a newer run of the same cell and seed, in no number here: {runs}."
+    if race.copies:
+        yield f"Copies of a file, counted once: {', '.join(run.path.name for run in race.copies)}."
 
 
 def pace(race):

@@ -7,12 +7,13 @@ import pandas as pd
 
 from analysis import statistics, tables
 from analysis.claims import TOO_SMALL, cannot, comparison
-from analysis.columns import of_method
+from analysis.columns import of_method, summary
 from analysis.errors import InvalidInput
 from analysis.notes import provenance
 from analysis.races import Method, Race
 from analysis.rounding import interval, number, of_target
 from analysis.sheets import Sheet
+from analysis.time_to_target import time_to_target
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,47 +45,47 @@ def load(races, a, b):
 
 
 def _rows(race, a, b):
-    table = tables.tabulate(race, base=a.label)
-    found = []
-    for value in table.targets:
-        own, other = table.hits[a.label, value], table.hits[b.label, value]
-        of_a, of_b = (_row(table, method, value) for method in (a, b))
-        seeds, x, y = tables.paired_times(own, other)
-        factor = paired = won = tables.UNKNOWN
-        p = math.nan
-        if seeds:
-            factor, paired = statistics.ratio_interval(y, x), statistics.paired_ratio(y, x)
-            won, p = statistics.wins(x, y), statistics.paired_test(x, y)
-        arms = [[[getattr(hit, x) for hit in hits.values()] for x in ("seconds", "censored")] for hits in (own, other)]
-        names = ("n", "reached", "median_seconds", "median_seconds_low", "median_seconds_high")
-        found.append(
-            {
-                **of_method(race, a),
-                "against": b.label,
-                "direction": tables.direction(race),
-                "target": value,
-                "headline": value == race.targets.headline,
-                **{name: of_a[name] for name in names},
-                **{f"against_{name}": of_b[name] for name in names},
-                "pairs": len(seeds),
-                "pairs_left_out": int(of_b["pairs_left_out"]),
-                **dict(zip(("factor", "factor_low", "factor_high"), factor, strict=True)),
-                **dict(zip(("paired_factor", "paired_factor_low", "paired_factor_high"), paired, strict=True)),
-                **dict(zip(("wins", "win_fraction_low", "win_fraction_high"), won, strict=True)),
-                "p": p,
-                "p_log_rank": statistics.log_rank(*arms[0], *arms[1]),
-                "seeds": " ".join(map(str, seeds)),
-            }
-        )
-    rows = pd.DataFrame(found)
+    rows = pd.DataFrame([row(race, a, b, target) for target in tables.ladder(race)])
     rows["p_holm"] = statistics.holm(rows["p"])
     rows["comparisons"] = int(rows["p"].notna().sum())
     return rows
 
 
-def _row(table, method, value):
-    rows = table.rows
-    return rows[(rows["method"] == method.label) & (rows["target"] == value)].iloc[0]
+def row(race, a, b, target):
+    """The comparison of two methods at a target, as columns; the adjusted p depends on what else is compared."""
+    own, other = ({run.seed: time_to_target(run, target) for run in method.counted} for method in (a, b))
+    seeds, x, y = tables.paired_times(own, other)
+    factor = paired = won = tables.UNKNOWN
+    p = math.nan
+    if seeds:
+        factor, paired = statistics.ratio_interval(y, x), statistics.paired_ratio(y, x)
+        won, p = statistics.wins(x, y), statistics.paired_test(x, y)
+    arms = [
+        [[getattr(hit, name) for hit in hits.values()] for name in ("seconds", "censored")] for hits in (own, other)
+    ]
+    return {
+        **of_method(race, a),
+        "against": b.label,
+        "direction": tables.direction(race),
+        "target": target,
+        "headline": target == race.targets.headline,
+        **_of_arm("", own),
+        **_of_arm("against_", other),
+        "pairs": len(seeds),
+        "pairs_left_out": len({run.seed for run in (*a.runs, *b.runs)}) - len(seeds),
+        **dict(zip(("factor", "factor_low", "factor_high"), factor, strict=True)),
+        **dict(zip(("paired_factor", "paired_factor_low", "paired_factor_high"), paired, strict=True)),
+        **dict(zip(("wins", "win_fraction_low", "win_fraction_high"), won, strict=True)),
+        "p": p,
+        "p_log_rank": statistics.log_rank(*arms[0], *arms[1]),
+        "seeds": " ".join(map(str, seeds)),
+    }
+
+
+def _of_arm(prefix, hits):
+    times = [hit.time for hit in hits.values()]
+    columns = {"n": len(times), "reached": sum(not hit.censored for hit in hits.values())}
+    return {prefix + name: value for name, value in (columns | summary("median_seconds", times)).items()}
 
 
 def text(row):

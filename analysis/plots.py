@@ -88,12 +88,12 @@ def figure(races, metric=None, against="seconds"):
     return whole
 
 
-def image(figure, form, text):
+def image(figure, form, text, dpi=300):
     """The bytes of the figure as "png" or "pdf", with `text` in its metadata."""
     content = io.BytesIO()
     metadata = {"png": {"Description": text}, "pdf": {"Subject": text, "CreationDate": None}}[form]
     with matplotlib.rc_context(STYLE):
-        figure.savefig(content, format=form, metadata=metadata, bbox_inches="tight", pad_inches=0.03)
+        figure.savefig(content, format=form, metadata=metadata, bbox_inches="tight", pad_inches=0.03, dpi=dpi)
     return content.getvalue()
 
 

@@ -41,8 +41,9 @@ def seconds_per_update(run):
 
     From the recorded updates, else from the snapshots; (nan, 0) where there are not two updates.
     """
-    if "time" in run.updates:
-        times, counts = run.updates["time"].to_numpy(), np.arange(len(run.updates))
+    recorded = run.updates
+    if "time" in recorded:
+        times, counts = recorded["time"].to_numpy(), np.arange(len(recorded))
     else:
         ended = run.trace["time"] >= run.budget_seconds  # the snapshot that the clock took, at no update
         seen = run.trace[(run.trace["updates"] > 0) & ~ended]

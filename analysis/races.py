@@ -46,6 +46,7 @@ class Race:
     targets: Targets | None
     methods: tuple[Method, ...]
     superseded: tuple[Run, ...]
+    copies: tuple[Run, ...] = ()  # files with the same bytes as one that counts
 
     @property
     def title(self):
@@ -66,16 +67,34 @@ def load(paths, allow_poor_fidelity=False):
     Raises InvalidInput as `find` and `read` do, for runs of one experiment whose targets differ, and for emulated runs
     that did not keep their pace unless `allow_poor_fidelity`.
     """
-    groups = defaultdict(list)
-    for run in map(read, find(paths)):
+    groups, copies = defaultdict(list), defaultdict(list)
+    for run, of_it in _each_once(map(read, find(paths))):
         groups[run.experiment, run.engine, run.clock].append(run)
+        copies[run] = of_it
     _refuse_different_targets([run for runs in groups.values() for run in runs])
     races = [
-        _race(runs, superseded, setting) for runs in groups.values() for runs, superseded, setting in _settings(runs)
+        _race(runs, superseded, setting, tuple(copy for run in runs for copy in copies[run]))
+        for runs in groups.values()
+        for runs, superseded, setting in _settings(runs)
     ]
     if not allow_poor_fidelity:
         _refuse_poor_fidelity([run for race in races for run in race.runs])
     return sorted(races, key=lambda race: race.title)
+
+
+def _each_once(runs):
+    """Every run with the other files that are copies of it. Raises InvalidInput for two files that claim to be the same
+    run and differ."""
+    found = {}
+    for run in runs:
+        same = found.setdefault((run.experiment, run.engine, run.clock, run.cell, run.seed, run.run_id), [])
+        if same and same[0].digest != run.digest:
+            raise InvalidInput(
+                f"{same[0].path} and {run.path} claim to be the same run ({run.run_id}) and differ; keep the one whose "
+                "bytes `mpibench verify` accepts"
+            )
+        same.append(run)
+    return [(first, copies) for first, *copies in found.values()]
 
 
 def _settings(runs):
@@ -103,7 +122,7 @@ def _setting(run):
     return flat(shared)
 
 
-def _race(runs, superseded, setting):
+def _race(runs, superseded, setting, copies):
     named = defaultdict(lambda: defaultdict(list))  # name, cell: runs
     for run in sorted(runs, key=lambda run: run.seed):
         named[run.name][run.cell].append(run)
@@ -116,7 +135,7 @@ def _race(runs, superseded, setting):
                 label = ", ".join(part for part in (label, f"cell {cell[:8]}") if part)
             methods.append(Method(", ".join(part for part in (name, label) if part), tuple(runs_of_cell)))
     first = runs[0]
-    return Race(first.experiment, first.engine, first.clock, setting, first.targets, tuple(methods), superseded)
+    return Race(first.experiment, first.engine, first.clock, setting, first.targets, tuple(methods), superseded, copies)
 
 
 def _order(parameters):

@@ -61,7 +61,7 @@ class Run:
     `better` says of each metric whether "lower" or "higher" is better. `seconds` is the length of the run and
     `budget_seconds` what it was allowed (inf: no limit), both on its clock. `outcome` is "reached" for a run that met
     its headline target, however it ended. `staleness[k]` is the number of gradients that were k updates old, in
-    the last entry k or more where `staleness_open`; `updates` has one row a model update where they were recorded.
+    the last entry k or more where `staleness_open`.
     """
 
     path: Path
@@ -92,7 +92,12 @@ class Run:
     prediction: Prediction | None
     staleness: np.ndarray
     staleness_open: bool
-    updates: pd.DataFrame
+
+    @property
+    def updates(self):
+        """One row a model update, where they were recorded; read when asked for, as there may be many."""
+        with h5py.File(self.path, "r") as file:
+            return pd.DataFrame({name: dataset[()] for name, dataset in _columns_of_updates(file).items()})
 
     @property
     def stopped_from_outside(self):
@@ -236,16 +241,17 @@ def _number(value):
 
 
 def _updates(path, file):
-    group = file.get("updates", {})
-    columns = {name: dataset[()] for name, dataset in group.items() if name != "staleness_histogram"}
-    if len({len(column) for column in columns.values()}) > 1:
+    if len({len(column) for column in _columns_of_updates(file).values()}) > 1:
         raise InvalidInput(f"the columns of /updates in {path} differ in length; the file is damaged")
-    histogram = group.get("staleness_histogram")
+    histogram = file.get("updates", {}).get("staleness_histogram")
     return {
         "staleness": np.empty(0, int) if histogram is None else histogram[()],
         "staleness_open": histogram is not None and histogram.attrs.get("open", 0) == 1,
-        "updates": pd.DataFrame(columns),
     }
+
+
+def _columns_of_updates(file):
+    return {name: dataset for name, dataset in file.get("updates", {}).items() if name != "staleness_histogram"}
 
 
 def _required(path, attributes, name):

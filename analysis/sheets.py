@@ -1,6 +1,6 @@
-"""Tables as readers see them: Markdown, LaTeX and CSV.
+"""Tables as readers see them: Markdown, LaTeX, HTML and CSV.
 
-Markdown and LaTeX round the numbers and say in notes how they were made and what may be concluded; CSV keeps them
+Markdown, LaTeX and HTML round the numbers and say in notes how they were made and what may be concluded; CSV keeps them
 whole.
 """
 
@@ -159,4 +159,11 @@ def csv(sheets, command):
     return pd.concat(frames).to_csv(index=False)
 
 
-FORMS = {"markdown": markdown, "latex": latex, "csv": csv}
+def html(sheets, command):
+    """The sheets as a page that needs nothing else, in the report's style."""
+    from analysis.report.page import of_sheets
+
+    return of_sheets(sheets, command) + "\n"
+
+
+FORMS = {"markdown": markdown, "latex": latex, "csv": csv, "html": html}

@@ -76,7 +76,7 @@ def _row(race, method):
     runs = _runs(method)
     first = method.runs[0]
     limit = next((first.parameters[name] for name in LIMITS if name in first.parameters), None)
-    waited = [run.updates["staleness_seconds"] for run in runs if len(run.updates.get("staleness_seconds", ()))]
+    waited = [seconds for run in runs if len(seconds := run.updates.get("staleness_seconds", ()))]
     largest = [int(np.flatnonzero(run.staleness)[-1]) for run in runs]
     return {
         **of_method(race, method),

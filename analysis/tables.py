@@ -46,9 +46,9 @@ def tabulate(race, targets=(), base=None):
     Without `base` minibatch SGD is the base where the race has it once. Raises InvalidInput where the experiment has
     no targets or not these: they are fixed before the runs. Where the race has no method `base`, there are no ratios.
     """
-    ladder = _ladder(race, targets)
+    chosen = ladder(race, targets)
     base = named(race, base) if base else _default_base(race)
-    everywhere = {*ladder, race.targets.headline}
+    everywhere = {*chosen, race.targets.headline}
     hits = {
         (method.label, target): {run.seed: time_to_target(run, target) for run in method.counted}
         for method in race.methods
@@ -60,14 +60,15 @@ def tabulate(race, targets=(), base=None):
         return (statistics.median(times) if times else math.inf), method.label
 
     methods = sorted(race.methods, key=at_headline)
-    rows = pd.DataFrame([_row(race, method, target, base, hits) for target in ladder for method in methods])
+    rows = pd.DataFrame([_row(race, method, target, base, hits) for target in chosen for method in methods])
     if base:
         rows["p_holm"] = statistics.holm(rows["p"])
         rows["comparisons"] = int(rows["p"].notna().sum())
     return Table(race, base.label if base else None, rows, hits)
 
 
-def _ladder(race, chosen):
+def ladder(race, chosen=()):
+    """The targets of a race, or those of them that are chosen, from easy to hard. Raises InvalidInput as `tabulate`."""
     if race.targets is None:
         raise InvalidInput(f"experiment {race.experiment} names no targets; add `targets` to it and run it again")
     for target in chosen:

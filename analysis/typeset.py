@@ -46,8 +46,6 @@ def cells(table, predicted=False):
     rows = [row for _, row in table.rows.iterrows()]
     shown["target"] = [of_target(row) for row in rows]
     shown["method"] = [named(row) for row in rows]
-    shown["n"] = [str(row.n) for row in rows]
-    shown["reached"] = [_fraction(row.reached, row.n, row.reached_low, row.reached_high) for row in rows]
     shown[f"{table.race.clock} seconds"] = [seconds(row, table.hits[row.method, row.target].values()) for row in rows]
     if predicted:
         shown["predicted"] = [
@@ -56,6 +54,8 @@ def cells(table, predicted=False):
     if table.base:
         shown[f"ratio to {table.base}"] = [ratio(row) for row in rows]
         shown["wins"] = ["" if math.isnan(row.wins) else f"{row.wins:g}/{row.pairs}" for row in rows]
+    shown["reached"] = [_fraction(row.reached, row.n, row.reached_low, row.reached_high) for row in rows]
+    shown["n"] = [str(row.n) for row in rows]
     shown["spacing"] = ["" if math.isnan(g) else f"{number(g)} s" for g in table.rows["granularity_seconds"]]
     return shown
 
