@@ -28,7 +28,7 @@ from analysis import (
     typeset,
 )
 from analysis.errors import InvalidInput
-from analysis.notes import pace
+from analysis.notes import provenance
 from analysis.report import facts, figures, verdict
 
 HERE = Path(__file__).parent
@@ -129,8 +129,8 @@ def _section(key, race, base):
     limits = (
         said.limits if said else (verdict.CLOCKS[race.clock], "This experiment names no target: no time is compared.")
     )
-    if race.clock == "emulated":
-        limits = (limits[0], pace(race), *limits[1:])
+    said_of_runs = [sentence for sentence in provenance(race) if sentence.startswith(("Emulated", "BIASED"))]
+    limits = (limits[0], *said_of_runs, *limits[1:])
     return Section(key, race, said, tuple(filter(None, blocks)), tuple(limits), tuple(facts.of_race(race)), look)
 
 
