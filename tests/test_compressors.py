@@ -508,6 +508,10 @@ def test_gram_and_schmidt():
     p = P.reshape(7, 2)
     assert p.T @ p == pytest.approx(numpy.eye(2), abs=1e-7)
     assert factors.orthonormal(numpy.zeros(14)).tolist() == [0.0] * 14
+    for seed in range(10):  # a matrix of lower rank than its factors: what is left of a column is rounding
+        draw = rng(seed)
+        x = numpy.outer(draw.standard_normal(20), 1e4 * draw.standard_normal(30)).ravel().astype(numpy.float32)
+        assert norm(compress(make("low_rank", rank=3, shapes=((20, 30),)), x, seed) - x) < 1e-5 * norm(x)
 
 
 def test_norms_however_long_and_short_vectors_are():

@@ -68,8 +68,11 @@ class Compressor:
         if not isinstance(packed, Packed):
             raise self.wrong(f"has no packed vector but {type(packed).__name__}", source, tag)
         size, bits = packed.data.size, self.bits(d, width)
-        if (size, packed.bits) != (-(-bits // 8), bits) if bits is not None else not self.possible(size, d, width):
-            here = "of another length" if bits is None else f"in place of {-(-bits // 8)} bytes and {bits} bits"
+        if bits is None:
+            right, here = packed.bits == 8 * size and self.possible(size, d, width), "which none of it can have"
+        else:
+            right, here = (size, packed.bits) == (-(-bits // 8), bits), f"in place of {-(-bits // 8)} and {bits}"
+        if not right:
             text = f"has {size} bytes and {packed.bits} bits, {here}, for {d} numbers of {width} bits"
             raise self.wrong(text, source, tag)
         try:

@@ -87,9 +87,12 @@ class Factors:
         return like_vector(x, joined([*parts, *(values[place] for place in self.whole)], values))
 
     def orthonormal(self, P):
-        """The left factors with orthonormal columns, by Gram and Schmidt; the rest as it is."""
+        """The left factors with orthonormal columns, by Gram and Schmidt; the rest as it is.
+
+        Twice: of a column that depends on others rounding is left, which the first time becomes long and not normal.
+        """
         values = on_host(P).copy()
-        for p in self.split(values, side=1):
+        for p in 2 * self.split(values, side=1):
             for c in range(self.rank):
                 p[:, c] /= math.sqrt(float(p[:, c] @ p[:, c])) + EPSILON
                 p[:, c + 1 :] -= numpy.outer(p[:, c], p[:, c] @ p[:, c + 1 :])
