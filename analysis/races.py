@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from analysis.errors import InvalidInput
 from analysis.read import Run, Targets, find, read
 
-FREE = ("algorithm", "tuning")  # what may differ inside a race
-FREE_OF_EXPERIMENT = ("seeds", "engine", "clock", "record_updates")  # engine and clock are in the key by themselves
+FREE = ("algorithm", "tuning", "measuring")  # what may differ inside a race
+# engine and clock are in the key by themselves
+FREE_OF_EXPERIMENT = ("seeds", "engine", "clock", "record_updates", "record_events")
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,20 +2,26 @@
 
 import json
 import math
+import os
 import signal
 import statistics
 import sys
 import time
+import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 
-from mpibench import ledger, prediction, provenance, record, restart, runner
+import numpy
+
+from mpibench import checks, ledger, measuring, prediction, provenance, record, restart, runner, verify
 from mpibench.errors import DiskFull, InvalidInput
 from mpibench.experiment import Experiment
 from mpibench.seeds import Purpose
 from mpibench.trials import Trials
 
 AGAIN = 75  # exit code of what was interrupted in good order: run me again
+
+MOST_VALIDATED = 20_000  # gradients of an emulated run that is repeated in virtual time
 
 
 class Alone:
@@ -61,6 +67,11 @@ class Campaign:
     def __init__(self, team, experiment, out="results", say=print):
         self.team, self.experiment, self.out, self.say = team, experiment, Path(out), say
         restart.Signal.heeded = experiment.settings.engine == "mpi"
+        self.oracles, self.validated = {}, set()  # by the hashes of cells
+        self.expected = None  # of the run that runs, by theory
+        began = provenance.rank(team.rank).get("process_started")
+        self.started = time.time() - began if began else math.nan  # seconds: interpreter, imports, start of MPI
+        self.order = {}  # label, cell and seed of a run -> its place in the plan
         self.tuned = {}  # label -> what /config/tuning says
         self.slower = 1.0  # than reckoned, the pace that emulations have needed here so far
 
@@ -211,8 +222,13 @@ class Campaign:
             )
         failed = on_root(self.team, lambda: [skip_failed and self.failed(cell, seed) for cell, seed in plan])
         self.ranks = self.team.allgather(provenance.rank(self.team.rank))
+        self.order = {
+            (cell.label, cell.hash, seed): {"block": place // len(cells), "position": place % len(cells)}
+            for place, (cell, seed) in enumerate(plan)
+        }
         if biased := ", ".join(dict.fromkeys(cell.label for cell in cells if cell.biased)):
             self.say(f"biased on this problem, whose workers differ, and run all the same: {biased}")
+        self.check([cell for (cell, _), there in zip(plan, have, strict=True) if not (there and resume)])
         done = []
         for (cell, seed), there, lost in zip(plan, have, failed, strict=True):
             if self.experiment.settings.engine == "mpi" and any(self.team.allgather(restart.Signal.asked)):
@@ -226,6 +242,32 @@ class Campaign:
             if progress is not None:
                 progress()
         return done
+
+    def check(self, cells):
+        """Hold each of these cells to the serial oracle, shared out over the team: a row of /checks by its hash."""
+        distinct = list({cell.hash: cell for cell in cells}.values())
+        mine = {}
+        for cell in distinct[self.team.rank :: self.team.size]:
+            dimension = prediction.constants_of(cell.problem, cell.workers, cell.seeds[0])[2]
+            mine[cell.hash] = checks.oracle(cell, dimension)
+        self.oracles = {digest: row for part in self.team.allgather(mine) for digest, row in part.items()}
+        labels = dict.fromkeys(cell.label for cell in distinct if self.oracles[cell.hash]["passed"] == 0)
+        if labels:
+            self.say(f"not where the serial oracle is, so tables will print no times: {', '.join(labels)}")
+
+    def evidence(self, cell, seed, result):
+        """The rows of /checks of a run, its plausibility, and on the first seed of an emulated cell its validation."""
+        constants = prediction.constants_of(cell.problem, cell.workers, seed)[0]
+        said, rows = checks.plausibility(result, self.expected)
+        rows = [self.oracles[cell.hash], *checks.invariants(cell, result), *rows]
+        rows += checks.band(cell, result, self.tuned.get(cell.label), constants.get("minimum"))
+        validation = None
+        few = result.ranks["gradients"].sum() <= MOST_VALIDATED
+        if cell.clock == "emulated" and cell.hash not in self.validated and few:
+            self.validated.add(cell.hash)
+            row, validation = checks.validation(cell, seed, result)
+            rows.append(row)
+        return rows, said, validation
 
     def one(self, cell, seed, go_on=None):
         """One run and its file; `go_on`: from this Restart."""
@@ -247,7 +289,8 @@ class Campaign:
             if self.team.bcast(bool(result is not None and result.points)):
                 on_root(self.team, lambda: keep(files[0], cell, result))
                 raise runner.Interrupted
-            outcome = on_root(self.team, lambda: finish(files[0], cell, result))
+            self.loads = self.team.allgather(provenance.load())
+            outcome = on_root(self.team, lambda: self.finish(files[0], cell, seed, result))
         if self.team.rank == 0:
             seconds = result.time_to(cell.targets.metric, cell.targets.headline)
             reached = f"{cell.targets.metric} {cell.targets.headline:g} after {seconds:.6g} s"
@@ -255,6 +298,20 @@ class Campaign:
             self.say(f"{cell.label} seed {seed}: {shown}; {files[0].path}")
             return files[0].path, outcome
         return None, outcome
+
+    def finish(self, file, cell, seed, result):
+        """Write all that a run has left and what speaks for it."""
+        rows, plausibility, validation = self.evidence(cell, seed, result)
+        file.put("/", attrs={"plausibility": plausibility})
+        file.put("checks", {name: [row[name] for row in rows] for name in rows[0]})
+        if validation is not None:
+            file.put("checks", {"validation": validation})
+        ended = self.loads[: cell.ranks]
+        columns = {f"{name}_at_the_end": [load[name] for load in ended] for name in ended[0]}
+        known = {name: values for name, values in columns.items() if None not in values}
+        file.put("provenance/ranks", known)
+        file.put("provenance", {"phases": {"start_of_the_process": self.started} | result.phases})
+        return finish(file, cell, result)
 
     def open(self, cell, seed):
         """The file of a run, with all that is known before it."""
@@ -276,6 +333,7 @@ class Campaign:
             "heterogeneous": cell.heterogeneous,
             "biased": cell.biased,
             "budget_seconds": cell.stop.seconds or math.inf,
+            "clock_rule": measuring.RULE[cell.clock],
             "begun_before": len(self.unfinished(cell, seed)) or None,
         }
         config = {
@@ -285,6 +343,9 @@ class Campaign:
             "seeds": {purpose.name.lower(): [seed, purpose.value] for purpose in Purpose},
             "tuning": self.tuned.get(cell.label, {}),
             "hash": cell.hash,
+            "measuring": cell.resolved["measuring"] | measuring.rules(cell, seeds_of(raw) or cell.seeds),
+            "pairing": measuring.pairing(cell, seed),
+            "order": self.order.get((cell.label, cell.hash, seed), {}),
         }
         facts = {
             "code": provenance.code(),
@@ -295,9 +356,10 @@ class Campaign:
             "ranks": self.ranks[: cell.ranks],
         }
         if cell.engine == "mpi":
-            facts["mpi"] = mpi_facts()
+            facts |= {"mpi": mpi_facts(), "network": provenance.network()}
         place = record.place(self.out, cell.name, cell.label, cell.hash, seed, run)
-        return record.RunFile(place, attrs, config, facts, prediction.predict(cell, seed))
+        self.expected = prediction.predict(cell, seed)
+        return record.RunFile(place, attrs, config, facts, self.expected)
 
 
 def final_model(cell):
@@ -318,6 +380,14 @@ def at_the_edge(chosen, tried):
             if len(values) > 2 and value in (min(values), max(values)):
                 found.append(name)
     return found
+
+
+def seeds_of(raw):
+    """The seeds in the experiment's file, whatever the command line has chosen of them."""
+    try:
+        return tomllib.loads(raw["raw"])["experiment"]["seeds"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return None
 
 
 @contextmanager
@@ -345,7 +415,7 @@ def keep(file, cell, result):
 def finish(file, cell, result):
     """Write what a run has left and give the file its final name. Returns the outcome."""
     write(file, cell, result)
-    file.finish(**result.attrs)
+    file.finish(verify.stamp, **result.attrs)
     return result.attrs["outcome"]
 
 
@@ -367,9 +437,27 @@ def write(file, cell, result):
         columns = ("source", "destination", "count", "age_sum", "age_max")
         file.put("ages", dict(zip(columns, result.ages.T, strict=True)))
     file.put("provenance", {"data": result.data})
+    file.put("trace", attrs={"snapshots": "at the boundary of a step of the observer" if server is not None else
+                             "what each rank last showed, at the instants of a common grid"})  # fmt: skip
     if result.clock:
         attrs = {"start_spread_seconds": result.clock.pop("start_spread_seconds")}
+        span = result.clock["stop_seconds"].max() - result.clock["start_seconds"].min()
+        attrs |= {"stop_spread_seconds": float(numpy.ptp(result.clock["stop_seconds"])), "span_seconds": float(span)}
         file.put("clock", result.clock, attrs)
+    if result.steps:
+        file.put("steps", *result.steps)
+    if result.delays:
+        file.put("delays", *result.delays)
+    elif cell.clock == "virtual":
+        busy = result.ranks.get("busy_seconds", [])
+        model = {name: cell.resolved["heterogeneity"].get(name) for name in ("compute", "links")}
+        file.put("delays", {"requested_seconds": busy, "realised_seconds": busy}, {"model": model})
+    schedule = {"loss": cell.resolved["heterogeneity"]["loss"]}
+    compute = cell.resolved["heterogeneity"].get("compute") or {}
+    schedule |= {name: compute[name] for name in ("straggler", "stall") if compute.get(name)}
+    lost = int(numpy.sum(result.ranks.get("messages_lost", 0)))
+    attrs = {"schedule": schedule, "messages_lost": lost, "seconds_given_up": result.phases.get("given_up", 0.0)}
+    file.put("faults", attrs=attrs)
     if result.fidelity:
         file.put("fidelity", attrs=result.fidelity)
     if result.interrupted:
@@ -391,6 +479,10 @@ def mpi_facts():
         "mpi4py": mpi4py.__version__,
         "build": {key: str(value) for key, value in mpi4py.get_config().items()},
         "device_buffers": "staged through host memory",
+        "device_buffers_tested": "no: device memory is never handed to MPI",
+        "progress": {"by": "the thread that runs the method", "threads": 0, "polling_seconds_at_most": 1e-3},
+        "launch_line": provenance.launch_line(),
+        "process_manager": next((name for name in ("PMIX_RANK", "PMI_RANK") if name in os.environ), "unknown"),
     }
 
 

@@ -11,6 +11,7 @@
                         unless the field is a list itself; label = another name, needed where an algorithm stands twice;
                         exclude = [{ ... }, ...] takes out the grid points that have these values
     [tuning]            `Tuning`: choose one point of each grid on these seeds, then run it on those of [experiment]
+    [measuring]         `mpibench.measuring.Measuring`: what the experiment says of itself, and computes nothing with
 
 `load` reads a file, on rank 0; `Experiment.resolved` is a plain dict from which `Experiment.from_resolved` makes the
 same experiment on other ranks, without files.
@@ -32,10 +33,11 @@ from mpibench import catalogue, heterogeneity, profiles, speeds, topology
 from mpibench.catalogue import as_toml, nearest
 from mpibench.errors import InvalidInput
 from mpibench.heterogeneity import LONGEST, Seconds
+from mpibench.measuring import Measuring
 from mpibench.parameters import Count, Finite
 
 SCHEMA = 1
-TABLES = ("experiment", "problem", "heterogeneity", "graph", "algorithm", "tuning")
+TABLES = ("experiment", "problem", "heterogeneity", "graph", "algorithm", "tuning", "measuring")
 Seeds = Annotated[tuple[Annotated[int, Ge(0), Lt(2**63)], ...], MinLen(1)]
 Engine = Literal["simulation", "mpi"]
 
@@ -183,6 +185,7 @@ class Experiment:
     methods: tuple[Method, ...]
     graphs: dict  # number of ranks to `topology.Graph`; empty where the experiment has no graph
     tuning: Tuning | None
+    measuring: Measuring
 
     @classmethod
     def from_resolved(cls, resolved):
@@ -196,7 +199,8 @@ class Experiment:
         ranks = {p.ranks(settings.workers) for m in methods for p in m.points} if "graph" in top else ()
         graphs = {n: topology.build(top["graph"], n, where=f"{reader.source()}: [graph]") for n in sorted(ranks)}
         tuning = reader.read(Tuning, top["tuning"], "tuning") if "tuning" in top else None
-        experiment = cls(resolved, settings, problem, *modelled, methods, graphs, tuning)
+        measuring = reader.read(Measuring, top.get("measuring", {}), "measuring")
+        experiment = cls(resolved, settings, problem, *modelled, methods, graphs, tuning, measuring)
         reader.check_together(experiment)
         return experiment
 
@@ -231,6 +235,7 @@ class Experiment:
             "graph": self.resolved["tables"].get("graph"),
             "algorithm": {"name": method.name, **plain(algorithm)},
             "tuning": tuning and plain(tuning),
+            "measuring": plain(self.measuring),
         }
         if method.label != method.name:
             resolved["algorithm"]["label"] = method.label
@@ -542,7 +547,7 @@ def plain(value):
 
 
 def cell_hash(resolved):
-    """sha256 over the canonical JSON of a resolved cell, without its seeds and without how it was tuned."""
+    """sha256 over the canonical JSON of a resolved cell, without seeds, tuning and what it says of itself."""
 
     def canonical(value):  # 1.0 and 1 are the same
         if isinstance(value, dict):
@@ -551,6 +556,6 @@ def cell_hash(resolved):
             return [canonical(v) for v in value]
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    what = {key: value for key, value in resolved.items() if key != "tuning"}
+    what = {key: value for key, value in resolved.items() if key not in ("tuning", "measuring")}
     what["experiment"] = {key: value for key, value in what["experiment"].items() if key != "seeds"}
     return hashlib.sha256(json.dumps(canonical(what), sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -7,6 +7,7 @@ absent. Nothing here knows MPI: the runner adds what MPI says, and gathers `rank
 import functools
 import hashlib
 import itertools
+import json
 import os
 import platform
 import re
@@ -40,6 +41,8 @@ def code():
     facts["source_hash"] = source_hash()
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():  # installed: the commit of a repository around it would not be ours
+        if commit := _installed_commit():
+            facts |= {"commit": commit, "dirty": False}
         return facts
     try:
         facts["commit"] = _git(root, "rev-parse", "HEAD").strip()
@@ -51,6 +54,21 @@ def code():
     except (OSError, subprocess.SubprocessError) as error:
         facts["commit_unknown"] = f"git: {type(error).__name__}"
     return facts
+
+
+def _installed_commit():
+    """The commit that pip was told to install, None where that is not known."""
+    try:
+        text = metadata.distribution("mpibench").read_text("direct_url.json")
+        return json.loads(text or "{}").get("vcs_info", {}).get("commit_id")
+    except (metadata.PackageNotFoundError, ValueError):
+        return None
+
+
+def lock_hash():
+    """sha256 of constraints.txt, the versions that the suite is installed with; None where it is not there."""
+    path = Path(__file__).parent.parent / "constraints.txt"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 def _git(root, *arguments):
@@ -83,6 +101,7 @@ def packages():
     facts = {"python": platform.python_version(), "python_build": " ".join(platform.python_build())}
     facts["implementation"] = platform.python_implementation()
     facts["distributions"] = _distributions()
+    facts |= {"lock_file": "constraints.txt", "lock_hash": lock_hash()} if lock_hash() else {}
     if h5py := sys.modules.get("h5py"):
         facts["hdf5"] = h5py.version.hdf5_version
     if torch := sys.modules.get("torch"):
@@ -108,8 +127,8 @@ def packages_hash():
 
 
 def environment(variables=os.environ):
-    """The allow-listed variables, without what looks like a secret."""
-    return {
+    """The allow-listed variables, without what looks like a secret; LOADEDMODULES, the module list, also if empty."""
+    return {"LOADEDMODULES": ""} | {
         name: value
         for name, value in sorted(variables.items())
         if ALLOWED.fullmatch(name) and not SECRET.search(name) and not SECRET_VALUE.search(value)
@@ -117,9 +136,69 @@ def environment(variables=os.environ):
 
 
 def scheduler(variables=os.environ):
-    """The batch job's facts, {} outside one."""
+    """The batch job's facts; outside one only that there is none."""
     known = {key.lower(): variables.get(f"SLURM_{key}") for key in SCHEDULER}
-    return {key: value for key, value in known.items() if value is not None}
+    known = {key: value for key, value in known.items() if value is not None}
+    return {"system": "slurm", **known} if known else {"system": "none"}
+
+
+def network(variables=os.environ):
+    """Network cards with their speed and host channel adapters of this host, and the variables that steer transports.
+
+    Which transport MPI takes it says nowhere in a standard way: the variables, and what the library is built for.
+    """
+    cards = {}
+    for card in sorted(Path("/sys/class/net").glob("*")):
+        speed = _read(card / "speed").strip()
+        cards[card.name] = int(speed) if speed.lstrip("-").isdigit() and int(speed) > 0 else None  # Mbit/s
+    steer = re.compile(r"(UCX|OMPI|PRTE|FI|I_MPI|MPICH|NCCL)_\w+")
+    return {
+        "cards_mbit_per_second": cards,
+        "host_channel_adapters": sorted(path.name for path in Path("/sys/class/infiniband").glob("*")),
+        "variables": {name: value for name, value in environment(variables).items() if steer.fullmatch(name)},
+        "topology": variables.get("SLURM_TOPOLOGY_ADDR"),
+    }
+
+
+def launch_line():
+    """The command line of the launcher above this process; what looks like a secret is left out. "" if there is none.
+
+    Looks up the ancestors of the process, which on other hosts of an allocation end at the launcher's daemon.
+    """
+    found, pid = "", os.getppid()
+    for _ in range(8):
+        words = _read(f"/proc/{pid}/cmdline").split("\0")
+        name = os.path.basename(words[0])
+        if re.match(r"(mpiexec|mpirun|prterun|srun|orterun|hydra|flux)", name):
+            found = " ".join(word for word in words if not (SECRET.search(word) or SECRET_VALUE.search(word))).strip()
+        parent = re.search(r"^PPid:\s*(\d+)", _read(f"/proc/{pid}/status"), re.MULTILINE)
+        if parent is None or int(parent[1]) <= 1:
+            break
+        pid = int(parent[1])
+    return found or ("srun" if "SLURM_STEP_ID" in os.environ else "")
+
+
+def _gpus():
+    """Models and UUIDs of NVIDIA cards that the driver names, "none" without one."""
+    texts = [_read(path) for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))]
+    cards = [" ".join(re.findall(r"^(?:Model|GPU UUID):\s*(.*)$", text, re.MULTILINE)) for text in texts]
+    return "; ".join(cards) or "none"
+
+
+def _container():
+    """The image of the container, or a mark that there is one, "none" outside."""
+    for name in ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"):
+        if name in os.environ:
+            return os.environ[name]
+    inside = re.search(r"(docker|kubepods|podman|containerd)[^\n]*", _read("/proc/self/cgroup"))
+    return inside[0][-64:] if inside or (Path("/.dockerenv").exists() and inside) else "none"
+
+
+def load():
+    """Load average of one minute, and how often the processor was throttled since it was switched on."""
+    throttled = _read("/sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count").strip()
+    average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {"load_average": average, "throttle_count": int(throttled) if throttled.isdigit() else None}
 
 
 @functools.cache
@@ -143,9 +222,19 @@ def _machine():
         "numa_nodes": nodes[1] if nodes else None,
         "memory_bytes": int(total[1]) * 1024 if total else None,
         "memory_limit_bytes": int(limit) if limit.isdigit() else None,
+        "gpu": _gpus(),
+        "container": _container(),
+        "process_started": _started(),
         "clock_resolution_seconds": resolution,
         "clock_overhead_seconds": overhead,
     }
+
+
+def _started():
+    """When this process was started, in seconds since 1970; None where the system does not tell."""
+    ticks = _read("/proc/self/stat").rpartition(")")[2].split()
+    boot = re.search(r"^btime (\d+)", _read("/proc/stat"), re.MULTILINE)
+    return int(boot[1]) + int(ticks[19]) / os.sysconf("SC_CLK_TCK") if boot and len(ticks) > 19 else None
 
 
 def rank(number):
@@ -153,7 +242,9 @@ def rank(number):
     affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     row = {"rank": number, "process": os.getpid(), **_machine()}
     row["affinity"] = ",".join(map(str, affinity)) if affinity else None
-    row["load_average"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    row |= load()
+    local = (os.environ.get(name) for name in ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"))
+    row["local_rank"] = next((int(text) for text in local if text and text.isdigit()), None)
     row["peak_memory_bytes"] = peak_memory_bytes()
     return {key: value for key, value in row.items() if value is not None}
 

@@ -6,15 +6,20 @@
              method has it), heterogeneous (0/1: whether the workers' objectives differ), biased (0/1: whether they do
              and the method is for equal ones), budget_seconds (inf: none); when the run has ended also outcome
              ("reached" | "budget" | "diverged" | "walltime" | "fault" | "watchdog"), error (one sentence, where there
-             was one), seconds (length of the run on its clock), event_hash, model_hash (hex), verified (JSON: by, a
-             version, and the findings of `mpibench.verify`, none where all is well); complete (0/1); restarts (how
-             often a native run went on after an interruption) and begun_before (how often a run of this cell and seed
-             was begun before and not finished), absent where never
+             was one), seconds (length of the run on its clock), clock_rule (what these are and what is outside of
+             them), plausibility ("as theory allows" | "faster than theory allows" | "theory says nothing of it"),
+             event_hash, model_hash (hex), verified (JSON: by, a version, and the findings of `mpibench.verify`, none
+             where all is well); complete (0/1); restarts (how often a native run went on after an interruption) and
+             begun_before (how often a run of this cell and seed was begun before and not finished), absent where never
 /config      resolved (JSON of the cell), raw (TOML text), seeds (JSON), tuning (JSON: trials, chosen, seeds,
-             core_seconds), hash (text), overrides (JSON list)
-/provenance  code, packages, mpi, network, scheduler, env, data, phases, agreement (JSON); ranks/<field> (n,)
-/clock       resolution_seconds, overhead_seconds, start_seconds, stop_seconds, offset_seconds, drift (n,);
-             attrs: start_spread_seconds                                                              (engine mpi)
+             core_seconds), hash (text), overrides (JSON list), measuring (JSON, `mpibench.measuring`: the experiment's
+             words and the rules of all runs), pairing (JSON: hashes of what all methods of a seed have in common),
+             order (JSON: block and position of the run in the plan, which goes A B C, C B A, ...)
+/provenance  code, packages, mpi, network, scheduler, env, data, phases, agreement (JSON); ranks/<field> (n,), load
+             and throttling also <field>_at_the_end; phases are seconds on rank 0, of which total is all but
+             start_of_the_process
+/clock       resolution_seconds, overhead_seconds, start_seconds, stop_seconds, offset_seconds, round_trip_seconds,
+             drift (n,); attrs: start_spread_seconds, stop_spread_seconds, span_seconds               (engine mpi)
 /trace       time (float64 seconds on the run's clock), iteration (int64), updates, gradients, discarded, messages,
              bytes, bits (int64, cumulative over all ranks), <metric> (float64; attr direction: "lower" or
              "higher"), all (p,)
@@ -31,7 +36,8 @@
              attrs: rounds (messages with a vector), payload_bits (both upwards where there is a server), wire_bytes
 /ages        source, destination, count, age_sum, age_max (e,): of what entered a rank's state from another, in
              iterations by its stamps; network methods that have stamps
-/delays      requested_seconds, realised_seconds
+/delays      requested_seconds, realised_seconds (of all computations), computations (n,); attrs: model (JSON), seed,
+             contention                                                               (clocks virtual and emulated)
 /fidelity    attrs: lateness_median_seconds, lateness_p99_seconds, lateness_max_seconds, order_violations, overruns,
              time_scale, good (0/1), attempts                                                    (clock emulated)
 /prediction  JSON, before the run, where there is a formula for the method: update_seconds {least, expected, most},
@@ -40,7 +46,12 @@
 /events      t, until (seconds in which a message travels or a computation runs; NaN where it is not known), rank,
              kind (0 sent, 1 lost, 2 computed, 3 stopped), peer, tag (-1: none), bytes; with record_events
              attrs: tags (JSON: number to name)
-/steps, /checks, /faults  where an engine fills them
+/steps       rank, start_seconds, compute_seconds, wait_seconds (since the last computation; messages in it), messages,
+             off_clock, is_warmup (0/1), evenly thinned; attrs: steps (of which these are every `every`-th),
+             compute_p50_seconds, ..., wait_p99_seconds, evaluation_seconds_off_clock                 (engine mpi)
+/checks      name, value, tolerance, passed (1, 0; -1: not decided), note: `mpibench.checks`; on the first seed of an
+             emulated cell also validation (JSON): the same run in virtual time
+/faults      attrs: schedule (JSON), messages_lost, seconds_given_up; seconds, kind of interruptions, if any
 
 A finished file begins with a block of 512 bytes, which HDF5 leaves to applications: lines of text, the second of which
 is the SHA-256 of all bytes that follow (`seal`, `broken_seal`). `head -n 2 FILE` shows it.
@@ -73,7 +84,7 @@ SMALL_BYTES = 1 << 22  # files up to this size are published at every append,
 PUBLISHING_SHARE = 0.05  # larger ones so rarely that publishing takes at most this share of the time
 BLOCK_BYTES = 512  # before the HDF5 file proper; HDF5 finds its beginning at powers of two
 SEALED = b"mpibench result, sealed: SHA-256 of all bytes after the first 512\n"
-COMPRESSED_BYTES = 1 << 14  # columns from this size on are compressed
+COMPRESSED_BYTES = 1 << 11  # columns from this size on are compressed
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -154,7 +165,7 @@ class RunFile:
         if group not in self._columns:
             self._columns[group] = set(arrays)
             for name, a in arrays.items():
-                node.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(1024,), dtype=a.dtype)
+                node.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(128,), dtype=a.dtype)
         if self._columns[group] != set(arrays):
             raise ValueError(f"/{group}: columns {sorted(arrays)} after {sorted(self._columns[group])}")
         for name, a in arrays.items():

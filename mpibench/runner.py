@@ -15,11 +15,13 @@ import numpy
 from mpibench import ledger
 from mpibench.allocation import keep_memory
 from mpibench.journal import Journal, events_of
+from mpibench.measuring import WARM_UP_GRADIENTS
 from mpibench.node import COMPUTED, NEVER, RECEIVED, SECOND, STOPPED, Cluster
 from mpibench.peers import Collector, PeerWatch, collect, together
 from mpibench.provenance import clock_resolution, peak_memory_bytes
 from mpibench.restart import Point, Signal, joined
 from mpibench.seeds import Purpose, generator
+from mpibench.steps import delays_of, steps_of
 from mpibench.watch import Watch
 
 WALL_OF_A_LINK = 1e-3  # wall seconds that an emulated message should have at least to travel, doubled on shared cores
@@ -44,6 +46,9 @@ class Result:
     data: dict  # provenance of the problem
     clock: dict = field(default_factory=dict)
     fidelity: dict = field(default_factory=dict)
+    phases: dict = field(default_factory=dict)  # seconds of what a run over MPI is made of, on rank 0
+    steps: tuple = ()  # columns and attributes of /steps
+    delays: tuple = ()  # the same of /delays
     events: dict = field(default_factory=dict)  # with record_events
     tags: dict = field(default_factory=dict)  # their names by number
     interrupted: list = field(default_factory=list)  # seconds of the run at which it was, and went on
@@ -353,13 +358,21 @@ def emulate(comm, cell, seed, slower=1.0, restart=None):
     An emulation with an order violation is given up and run again at half the pace. One that succeeds at once lets the
     next begin at twice its own, up to the reckoned one: a machine is not busy for ever.
     """
+    began = time.perf_counter()
     problem = cell.problem.prepare(cell.workers, seed)
+    staged = time.perf_counter()
     measured = comm.allgather(rehearse(comm, cell, problem))
+    first = last = time.perf_counter()
+    before = {"staging": staged - began, "warm_up": first - staged}
     if cell.clock == "native":
-        return once(comm, cell, seed, problem, measured, restart=restart)[0], slower
+        result = once(comm, cell, seed, problem, measured, restart=restart)[0]
+        if result is not None:
+            result.phases = before | result.phases | {"total": time.perf_counter() - began}
+        return result, slower
     pace = pace_of(comm, cell, problem, measured[0])
     for attempt in range(1, ATTEMPTS + 1):
         scaled = pace | {"time_scale": pace["time_scale"] * slower, "strict": attempt < ATTEMPTS}
+        last = time.perf_counter()
         result, violations = once(comm, cell, seed, problem, measured, scaled)
         if violations == 0 or attempt == ATTEMPTS:
             break
@@ -368,6 +381,7 @@ def emulate(comm, cell, seed, slower=1.0, restart=None):
         slower = max(1.0, slower / 2)
     if result is not None:
         result.fidelity |= {"attempts": attempt, "good": int(violations == 0)}
+        result.phases = before | {"given_up": last - first} | result.phases | {"total": time.perf_counter() - began}
     return result, slower
 
 
@@ -377,7 +391,7 @@ def rehearse(comm, cell, problem):
     if comm.rank < cell.ranks:
         i = max(1, cell.algorithm.worker_number(comm.rank))
         objective, x = problem.objective(i), problem.start()
-        for _ in range(3):
+        for _ in range(WARM_UP_GRADIENTS):
             began = time.perf_counter()
             x + 1e-3 * objective.gradient(x, objective.sample())
             seconds = time.perf_counter() - began
@@ -421,6 +435,7 @@ def once(comm, cell, seed, problem, measured, pace=None, restart=None):
     from mpibench import clocks
     from mpibench.engines.mpi import MPIEngine
 
+    began = time.perf_counter()
     keep_memory()
     offset, round_trip = clocks.offset(comm)
     longest = max(*measured, float(numpy.max(cell.compute.mean_seconds(cell.workers))) if pace else 0.0)
@@ -435,9 +450,11 @@ def once(comm, cell, seed, problem, measured, pace=None, restart=None):
     else:
         watch_of = observing(cell, problem, root)
     Signal.engine = engine
+    prepared = time.perf_counter()
     with numpy.errstate(over="ignore", invalid="ignore"):
         ended_by = engine.run(cluster, program_of(cell, problem, watches, watch_of, restart))
     Signal.engine = None
+    ran = time.perf_counter()
     ended_by = comm.bcast(ended_by)
     interrupted = any(comm.allgather(engine.interrupted))
     if interrupted and cell.clock == "emulated":
@@ -460,8 +477,10 @@ def once(comm, cell, seed, problem, measured, pace=None, restart=None):
         kinds = list(journal.kinds.values())
         point = Point(watch.iteration + watch.offset, watch.point, watch.declared) if interrupted else None
         tallies = watch.tallies(limit)
-        local = (tally, (kinds, rows), late, engine.overruns, clock, tallies, peak_memory_bytes(), point)
+        ends = engine.ends, engine.ends_late / SECOND
+        local = (tally, (kinds, rows), late, engine.overruns, clock, tallies, peak_memory_bytes(), point, ends)
     everybody = [entry for entry in comm.gather(local, root) or [] if entry is not None]
+    gathered = time.perf_counter()
     if of_the_mean(cell):
         snapshots = snapshots_of_the_mean(comm, cell, problem, watch, states, limit)
         point = snapshots[-1].point if snapshots else None
@@ -488,6 +507,10 @@ def once(comm, cell, seed, problem, measured, pace=None, restart=None):
     result.ranks["peak_memory_bytes"] = numpy.array([entry[6] for entry in everybody])  # of the process so far
     result.clock = {name: numpy.array([entry[4][name] for entry in everybody]) for name in everybody[0][4]}
     result.clock["start_spread_seconds"] = float(numpy.ptp(result.clock["start_seconds"]))
+    evaluated = time.perf_counter()
+    result.phases = {"clocks": prepared - began, "measured": ran - prepared}
+    result.phases |= {"gathering": gathered - ran, "evaluation": evaluated - gathered}
+    result.steps = steps_of([entry[1][1] for entry in everybody], measured[: cell.ranks], evaluated - gathered)
     if cell.clock == "emulated":
         late = numpy.concatenate([entry[2] for entry in everybody] + [[0.0]])
         result.fidelity = {
@@ -499,6 +522,9 @@ def once(comm, cell, seed, problem, measured, pace=None, restart=None):
             "time_scale": pace["time_scale"],
             "margin_seconds": pace["margin_seconds"],
         }
+        model = {name: cell.resolved["heterogeneity"].get(name) for name in ("compute", "links")}
+        busy = result.ranks["busy_seconds"]
+        result.delays = delays_of(busy, [entry[8] for entry in everybody], model, seed)
     if cell.record_events:
         result.events, result.tags = events_of([entry[1] for entry in everybody])
     if interrupted:

@@ -548,7 +548,7 @@ def test_verify_tells_good_files_from_bad_ones(command, job, tmp_path):
     done = command("verify", good, bad)
     *findings, last = done.out.splitlines()
     assert (done.code, done.err, last) == (1, "", "2 files, 1 findings")
-    assert len(findings) == 1 and findings[0].startswith(f"{bad}: schema: ")
+    assert len(findings) == 1 and findings[0].startswith(f"{bad}: seal: ")
     (row,) = json.loads(command("verify", "--json", "results").out)
     assert f"{row['path']}: {row['check']}: {row['text']}" == findings[0].replace(
         str(bad), str(bad.relative_to(tmp_path))
@@ -565,12 +565,13 @@ def limited(bytes_of_a_file):
 
 
 def test_a_full_disk_is_code_1_and_leaves_no_result(command, job, tmp_path):
-    job(*ONE_CELL, ("updates = 40", "updates = 2000"), ("{ updates = 10 }", "{ updates = 500 }\nrecord_updates = true"))
+    longer = ("updates = 40", "updates = 20000")
+    job(*ONE_CELL, longer, ("{ updates = 10 }", "{ updates = 5000 }\nrecord_updates = true"))
     assert command("run", "job.toml", "--out", "whole", "--seed", "0").code == 0
     (whole,) = results(tmp_path / "whole").values()
     arguments = ["-m", "mpibench", "run", "job.toml", "--out"]
     at_the_start = python(*arguments, "start", preexec_fn=limited(4096), cwd=tmp_path)
-    underway = python(*arguments, "underway", preexec_fn=limited(whole.stat().st_size - 40_000), cwd=tmp_path)
+    underway = python(*arguments, "underway", preexec_fn=limited(whole.stat().st_size - 10_000), cwd=tmp_path)
     ended(at_the_start).refused("no space left to write start/demo", "--out", code=1)
     assert left(tmp_path / "start") == []
     ended(underway).refused("no space left to write underway/demo", "--out", code=1)

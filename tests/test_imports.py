@@ -103,13 +103,20 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/batch": ({"mpibench", "mpibench.catalogue", "mpibench.errors", "mpibench.sites"}, {"jinja2"}),
     "mpibench/standing": ({"h5py", "mpibench.batch", "mpibench.record"}, set()),
     "mpibench/trials": ({"mpibench.errors", "mpibench.record"}, set()),
-    "mpibench/verify": ({"h5py", "numpy", "mpibench.experiment", "mpibench.record"}, set()),
+    "mpibench/checks": (
+        {"numpy", "mpibench.experiment", "mpibench.heterogeneity", "mpibench.profiles", "mpibench.runner"}
+        | {"mpibench.weights"},
+        set(),
+    ),
+    "mpibench/steps": ({"numpy", "mpibench.node"}, set()),
+    "mpibench/verify": ({"mpibench", "h5py", "numpy", "mpibench.experiment", "mpibench.record"}, set()),
     "mpibench/experiment": (
         LIGHT
         | {"mpibench.catalogue", "mpibench.topology"}
-        | {"mpibench.heterogeneity", "mpibench.profiles", "mpibench.speeds"},
+        | {"mpibench.heterogeneity", "mpibench.measuring", "mpibench.profiles", "mpibench.speeds"},
         set(),
     ),
+    "mpibench/measuring": ({"numpy", "mpibench.seeds"}, set()),
     "mpibench/watch": ({"mpibench.node"}, set()),
     "mpibench/peers": ({"mpibench.node", "mpibench.watch"}, set()),
     "mpibench/watchdog": ({"mpibench.node"}, set()),
@@ -119,12 +126,14 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/shared_memory": ({"numpy"}, {"mpi4py", "torch"}),
     "mpibench/runner": (
         {"numpy", "mpibench.journal", "mpibench.ledger", "mpibench.node", "mpibench.peers", "mpibench.provenance"}
+        | {"mpibench.measuring", "mpibench.steps"}
         | {"mpibench.allocation", "mpibench.restart", "mpibench.seeds", "mpibench.watch"},
         {"mpibench.engines.simulation", "mpibench.engines.mpi", "mpibench.clocks"}
         | {"mpibench.graphs", "mpibench.network"},
     ),
     "mpibench/campaign": (
-        {"mpibench.errors", "mpibench.experiment", "mpibench.ledger", "mpibench.restart", "mpibench.seeds"}
+        {"numpy", "mpibench.errors", "mpibench.experiment", "mpibench.ledger", "mpibench.restart", "mpibench.seeds"}
+        | {"mpibench.checks", "mpibench.measuring", "mpibench.verify"}
         | {"mpibench.prediction", "mpibench.provenance", "mpibench.record", "mpibench.runner", "mpibench.trials"},
         {"mpi4py"},
     ),

@@ -260,13 +260,13 @@ def test_the_environment_is_kept_by_an_allow_list_and_without_secrets():
         "FI_PROVIDER_URL": "https://me:word@host/",
         "MPICH_SESSION": "0123456789abcdef" * 4,
     }
-    assert provenance.environment(kept | dropped) == kept
+    assert provenance.environment(kept | dropped) == {"LOADEDMODULES": ""} | kept
 
 
 def test_the_batch_job_is_named_without_account_and_user():
     variables = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "SLURM_JOB_ACCOUNT": "a", "SLURM_JOB_USER": "me"}
-    assert provenance.scheduler(variables) == {"job_id": "7", "array_task_id": "2"}
-    assert provenance.scheduler({"PATH": "/bin"}) == {}
+    assert provenance.scheduler(variables) == {"system": "slurm", "job_id": "7", "array_task_id": "2"}
+    assert provenance.scheduler({"PATH": "/bin"}) == {"system": "none"}
 
 
 def test_provenance_of_this_process_goes_into_the_file_and_comes_back(tmp_path):
@@ -301,7 +301,7 @@ def test_a_finished_file_is_small_and_says_its_hash_in_its_first_lines(tmp_path)
         for k in range(60):
             file.append("trace", {"time": [float(k)], "iteration": [k], "updates": [k], "loss": [1 / (k + 1)]})
         part = (tmp_path / "run.h5.part").stat().st_size
-        file.put("updates", {"staleness_histogram": np.arange(100_000)})
+        file.put("updates", {"staleness_histogram": np.arange(10_000)})
         file.finish(lambda file: {"findings": int(file.attrs["complete"])}, outcome="reached")
     content = path.read_bytes()
     first, second, *_ = content.split(b"\n")
@@ -311,4 +311,4 @@ def test_a_finished_file_is_small_and_says_its_hash_in_its_first_lines(tmp_path)
     with h5py.File(path) as file:
         assert json.loads(file.attrs["verified"]) == {"findings": 1}
         assert list(file["trace/iteration"]) == list(range(60))
-        assert file["updates/staleness_histogram"][99_999] == 99_999
+        assert file["updates/staleness_histogram"][9_999] == 9_999

@@ -66,7 +66,7 @@ HELD = """
         return evaluate(self, x)
 
     def counted(cell, seed, show=None):
-        with open("simulated", "a") as file:
+        with open("simulated" if cell.problem.__class__ is quadratic.Quadratic else os.devnull, "a") as file:
             file.write(f"{cell.label} {cell.parameters['stepsize']} {seed}\\n")
         return simulate(cell, seed, show)
 

@@ -237,7 +237,7 @@ def test_the_file_says_whether_the_last_bin_is_open(make_watch, tmp_path, longes
     file = SimpleNamespace(
         put=lambda group, values=(), attrs=(): put.update({group: dict(attrs) | dict(values)}),
         append=lambda *_: None,
-        finish=lambda **_: None,
+        finish=lambda *_, **__: None,
     )
     cell = toy_cell("async_sgd", {"stepsize": 0.25}, [2, 3])
     result = simulate(cell, seed=0)

@@ -120,6 +120,7 @@ class MPIEngine(Agenda):
         self.limit = (NEVER, NEVER)  # (time, rank) of the last event that counts
         self.lateness = array("d")
         self.order_violations = self.overruns = 0
+        self.ends = self.ends_late = 0  # ends of computations and sleeps, and ns by which they were late in all
         self.last = (-1, -1)
         self.marks = (array("q"), array("q"))  # time and fingerprint after each event
         self.windows = []
@@ -221,6 +222,8 @@ class MPIEngine(Agenda):
         else:
             if kind < self.comm.size:
                 self.lateness.append((wall - self.due((time_, rank, kind))) * self.scale / SECOND)
+            elif kind >= ENDS:
+                self.ends, self.ends_late = self.ends + 1, self.ends_late + wall - time_
             if (time_, kind) < self.last and not (time_ == self.last[0] and self.takes_no_time(kind)):
                 self.order_violations += 1
                 if self.strict:
