@@ -319,7 +319,8 @@ def report(paths, base, out, allow_poor_fidelity):
     races = load(paths, allow_poor_fidelity)
     if base:
         _refuse_unknown_method(base, races)
-    text, beside = page.build(races, _command(), base), page.beside(races, _command(), base)
+    made = page.Material(races, base)
+    text, beside = page.build(made, _command()), page.beside(made, _command())
     for suffix, content in beside.items():
         _write(out.with_name(out.stem + suffix), content)
     _write(out, text.encode())

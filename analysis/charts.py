@@ -2,10 +2,10 @@
 
 import matplotlib
 import numpy as np
-from matplotlib.collections import PatchCollection
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
 from analysis import plots, profiles
 from analysis.notes import inputs, provenance
@@ -49,11 +49,11 @@ def timeline_figure(lines):
             top -= height
             for state, (colour, thick) in LOOKS.items():
                 own = line.spans[(line.spans["state"] == state) & (line.spans["rank"] < lanes)]
-                bars = [
-                    Rectangle((span.start, span.rank - thick / 2), span.stop - span.start, thick)
-                    for span in own.itertuples()
-                ]
-                axes.add_collection(PatchCollection(bars, facecolor=colour, edgecolor="white", linewidth=0.2))
+                start, stop, lane = (own[name].to_numpy() for name in ("start", "stop", "rank"))
+                below, above = lane - thick / 2, lane + thick / 2
+                corners = [(start, below), (stop, below), (stop, above), (start, above)]
+                bars = np.stack([np.column_stack(corner) for corner in corners], axis=1)
+                axes.add_collection(PolyCollection(bars, facecolor=colour, edgecolor="white", linewidth=0.2))
             axes.set(xlim=(0, line.run.seconds), ylim=(lanes - 0.4, -0.6))
             axes.set_title(f"{line.method.label}, seed {line.run.seed}: {line.race.title}")
             axes.set_xlabel(plots.TIME[line.race.clock])

@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis import statistics
 from analysis.columns import of_method, summary, with_interval
-from analysis.errors import InvalidInput
+from analysis.errors import Absent, InvalidInput
 from analysis.notes import provenance
 from analysis.races import Race
 from analysis.rounding import number
@@ -41,7 +41,7 @@ def load(races):
     made = [_ledger(race) for race in races]
     if not any(ledger.rows["n"].any() for ledger in made):
         names = ", ".join(sorted({method.label for race in races for method in race.methods}))
-        raise InvalidInput(f"no result file has a byte ledger (/bytes), of {names}; give files of complete runs")
+        raise Absent(f"no result file has a byte ledger (/bytes), of {names}; give files of complete runs")
     return made
 
 

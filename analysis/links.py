@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis import statistics
 from analysis.columns import of_method, summary, with_interval
-from analysis.errors import InvalidInput
+from analysis.errors import Absent, InvalidInput
 from analysis.notes import provenance
 from analysis.races import Race, flat, in_words
 from analysis.rounding import number
@@ -51,7 +51,7 @@ def load(races):
             made.append(Links(race, rows, _calibration(race)))
     if not made:
         names = ", ".join(sorted({method.label for race in races for method in race.methods}))
-        raise InvalidInput(f"no result file counts what went over its edges (/bytes/edges), of {names}")
+        raise Absent(f"no result file counts what went over its edges (/bytes/edges), of {names}")
     return made
 
 

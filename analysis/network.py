@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis import statistics
 from analysis.columns import of_method, summary, with_interval
-from analysis.errors import InvalidInput
+from analysis.errors import Absent, InvalidInput
 from analysis.notes import provenance
 from analysis.races import Race
 from analysis.rounding import number
@@ -54,7 +54,7 @@ def load(races):
             made.append(Network(race, pd.DataFrame([_row(race, method) for method in peers]), others))
     if not made:
         names = ", ".join(sorted({method.label for race in races for method in race.methods}))
-        raise InvalidInput(f"no result file is of a network method: all of {names} have a server; give files of others")
+        raise Absent(f"no result file is of a network method: all of {names} have a server; give files of others")
     return made
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis import statistics
 from analysis.curves import AGAINST, median_curve
-from analysis.errors import InvalidInput
+from analysis.errors import Absent, InvalidInput
 from analysis.notes import inputs, provenance
 from analysis.read import COUNTERS
 from analysis.rounding import RELATION, number
@@ -133,7 +133,8 @@ def _metric(race, chosen):
     metrics = sorted({name for run in race.runs for name in run.trace if name not in COUNTERS})
     name = chosen or (race.targets.metric if race.targets else metrics[0] if metrics else "metric")
     if name not in metrics:
-        raise InvalidInput(f"no run of {race.title} has the metric {name}; they have {', '.join(metrics) or 'none'}")
+        said = f"no run of {race.title} has the metric {name}; they have {', '.join(metrics) or 'none'}"
+        raise InvalidInput(said) if chosen else Absent(said)
     return name
 
 
@@ -144,7 +145,7 @@ def _drawn(race, metric):
     }
     runs = {method: counted for method, counted in runs.items() if counted}
     if not runs:
-        raise InvalidInput(f"every run of {race.title} failed; there is nothing to draw")
+        raise Absent(f"every run of {race.title} failed; there is nothing to draw")
     return runs
 
 

@@ -55,9 +55,11 @@ def seconds_per_update(run):
     return float(times[-1] - times[0]) / updates, updates
 
 
-def compare(race, base=None):
-    """The `Comparison` of `race`, with ratios to the method called `base` as in `tables.tabulate`."""
-    table = tables.tabulate(race, base=base) if race.targets else None
+def compare(race, base=None, table=None):
+    """The `Comparison` of `race`, with ratios to the method called `base` as in `tables.tabulate`, whose `table` of all
+    targets may be given."""
+    if table is None and race.targets:
+        table = tables.tabulate(race, base=base)
     targets = _targets(table) if table else pd.DataFrame()
     order = list(dict.fromkeys(table.rows["method"])) if table else [method.label for method in race.methods]
     methods = sorted(race.methods, key=lambda method: order.index(method.label))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics
-from analysis.errors import InvalidInput
+from analysis.errors import Absent
 from analysis.notes import provenance
 from analysis.races import Race
 from analysis.rounding import RELATION, interval, number
@@ -47,11 +47,11 @@ def load(races, over=None, resamples=statistics.RESAMPLES):
     """The `Profiles` of each clock (over "experiments") or race (over "targets"); by default over experiments where a
     clock has several that share methods.
 
-    Raises InvalidInput where no race has targets, or no two methods can be compared.
+    Raises Absent where no race has targets, or no two methods can be compared.
     """
     races = [race for race in races if race.targets]
     if not races:
-        raise InvalidInput("no experiment in these files names targets; a performance profile is over times to them")
+        raise Absent("no experiment in these files names targets; a performance profile is over times to them")
     by_clock = {}
     for race in races:
         by_clock.setdefault(race.clock, []).append(race)
@@ -64,7 +64,7 @@ def load(races, over=None, resamples=statistics.RESAMPLES):
             made += [_profiles([race], "targets", [(race, t) for t in race.targets.values], resamples) for race in same]
     made = [profiles for profiles in made if profiles]
     if not made:
-        raise InvalidInput("a performance profile compares two methods at least, on the same problems and seeds")
+        raise Absent("a performance profile compares two methods at least, on the same problems and seeds")
     return made
 
 

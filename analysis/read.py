@@ -7,7 +7,7 @@ layout is described in `mpibench/record.py`; what is needed of it here is the ro
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -92,10 +92,14 @@ class Run:
     prediction: Prediction | None
     staleness: np.ndarray
     staleness_open: bool
+    recorded: tuple[str, ...]  # columns of `updates`
+    hits: dict = field(default_factory=dict, repr=False)  # `TimeToTarget` by target, as they are asked for
 
     @property
     def updates(self):
         """One row a model update, where they were recorded; read when asked for, as there may be many."""
+        if not self.recorded:
+            return pd.DataFrame()
         with h5py.File(self.path, "r") as file:
             return pd.DataFrame({name: dataset[()] for name, dataset in _columns_of_updates(file).items()})
 
@@ -241,12 +245,14 @@ def _number(value):
 
 
 def _updates(path, file):
-    if len({len(column) for column in _columns_of_updates(file).values()}) > 1:
+    recorded = _columns_of_updates(file)
+    if len({len(column) for column in recorded.values()}) > 1:
         raise InvalidInput(f"the columns of /updates in {path} differ in length; the file is damaged")
     histogram = file.get("updates", {}).get("staleness_histogram")
     return {
         "staleness": np.empty(0, int) if histogram is None else histogram[()],
         "staleness_open": histogram is not None and histogram.attrs.get("open", 0) == 1,
+        "recorded": tuple(recorded),
     }
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis import statistics
 from analysis.columns import of_method, summary, with_interval
-from analysis.errors import InvalidInput
+from analysis.errors import Absent
 from analysis.notes import provenance
 from analysis.races import Race
 from analysis.sheets import Sheet
@@ -49,7 +49,7 @@ def load(races):
     made = [Staleness(race, pd.DataFrame([_row(race, m) for m in race.methods]), _histograms(race)) for race in races]
     if not any(staleness.histograms for staleness in made):
         names = ", ".join(sorted({method.label for race in races for method in race.methods}))
-        raise InvalidInput(
+        raise Absent(
             f"no result file counts a gradient in /updates/staleness_histogram, of {names}; give files of complete runs"
         )
     return made

@@ -7,6 +7,7 @@ unit of resampling is the run. Whatever is drawn at random is drawn with a fixed
 import math
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -36,7 +37,16 @@ def median_interval(x):
     """(low, high) of the median by order statistics, coverage at least 95 %; (nan, nan) below 6 points."""
     if len(x) < POINTS_MEDIAN:
         return math.nan, math.nan
-    return _ends(stats.quantile_test(x, q=0, p=0.5).confidence_interval(LEVEL))
+    ordered = np.sort(x)
+    low, high = _median_ranks(len(x))
+    return float(ordered[low]), float(ordered[high])
+
+
+@cache
+def _median_ranks(n):
+    """Which of n values in order are the ends of the interval: they depend on n alone."""
+    ends = _ends(stats.quantile_test(np.arange(n), q=0, p=0.5).confidence_interval(LEVEL))
+    return tuple(map(int, ends))
 
 
 def fraction_interval(k, n):
@@ -121,7 +131,24 @@ def paired_test(a, b, seed=0):
         d = np.where(a == b, 0.0, x - y)
     if not d.any():
         return 1.0
-    return float(stats.wilcoxon(d, method=stats.PermutationMethod(n_resamples=RESAMPLES, rng=rng)).pvalue)
+    return _signed_ranks(d[d != 0], rng)
+
+
+def _signed_ranks(d, rng):
+    """Two-sided p of Wilcoxon's signed-rank test of differences without zeros, in its permutation form.
+
+    That is `scipy.stats.wilcoxon` with a `PermutationMethod`, whose statistic is computed one resample at a time.
+    """
+    signed = np.sign(d) * stats.rankdata(np.abs(d))
+    test = stats.permutation_test(
+        (signed,),
+        lambda ranks, axis=-1: ranks.sum(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        rng=rng,
+    )
+    return float(test.pvalue)
 
 
 def holm(p):
@@ -330,11 +357,13 @@ def profile(problems, factors, limit=4.0, seed=0, resamples=RESAMPLES):
         repetitions = rng.integers(n, size=(resamples, n))
         drawn.append(np.stack([median(own[repetitions]) for own in times]))
     ratios = to_best(np.stack(drawn, axis=1))
-    shares = np.stack([(ratios <= factor).mean(axis=1) for factor in factors], axis=1)
+    q = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
     scores = np.clip((limit - ratios) / (limit - 1), 0, 1).mean(axis=1)
-    q = (1 - LEVEL) / 2
-    ends = [np.quantile(x, end, axis=-1, method="inverted_cdf") for x in (shares, scores) for end in (q, 1 - q)]
-    return Profile(factors, share, ends[0], ends[1], score, ends[2], ends[3])
+    of_score = np.quantile(scores, q, axis=-1, method="inverted_cdf")
+    of_share = np.empty((2, *share.shape))
+    for a, k in np.ndindex(*share.shape):  # one by one, for all at once would fill the memory
+        of_share[:, a, k] = np.quantile((ratios[a] <= factors[k]).mean(axis=0), q, method="inverted_cdf")
+    return Profile(factors, share, *of_share, score, *of_score)
 
 
 def _censored(seconds, missed):

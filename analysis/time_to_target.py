@@ -36,6 +36,12 @@ class TimeToTarget:
 
 def time_to_target(run, target):
     """`TimeToTarget` of this run and this value of its targets' metric."""
+    if target not in run.hits:
+        run.hits[target] = _time_to_target(run, target)
+    return run.hits[target]
+
+
+def _time_to_target(run, target):
     metric = run.targets.metric
     if metric not in run.trace:  # cut short before its first snapshot was evaluated
         return _miss(run)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.columns import of_method
-from analysis.errors import InvalidInput
+from analysis.errors import Absent, InvalidInput
 from analysis.notes import provenance
 from analysis.races import Method, Race
 from analysis.read import Run
@@ -41,19 +41,25 @@ class Timeline:
     rows: pd.DataFrame
 
 
-def load(races, seed=None):
+def load(races, seed=None, most=None):
     """A `Timeline` for each method of each race that recorded events: of the run of this seed, by default of the one
-    whose time to the headline target is the median. Raises InvalidInput where no run did, or a file is damaged."""
-    made = [
-        timeline(race, method, run)
-        for race in races
-        for method in race.methods
-        for run in [_chosen([run for run in method.counted if _has_events(run)], seed)]
-        if run
-    ]
+    whose time to the headline target is the median; of each race at most so many, those with the least such times.
+
+    Raises Absent where no run did, InvalidInput where a file is damaged.
+    """
+    made = []
+    for race in races:
+        chosen = [
+            (method, _chosen([run for run in method.counted if _has_events(run)], seed)) for method in race.methods
+        ]
+        chosen = [(method, run) for method, run in chosen if run]
+        if most is not None and len(chosen) > most:
+            first = sorted(chosen, key=lambda pair: _time(pair[1]))[:most]
+            chosen = [pair for pair in chosen if pair in first]
+        made += [timeline(race, method, run) for method, run in chosen]
     if not made:
         which = "" if seed is None else f" of seed {seed}"
-        raise InvalidInput(f"no result file{which} has events; run with --set experiment.record_events=true")
+        raise Absent(f"no result file{which} has events; run with --set experiment.record_events=true")
     return made
 
 
@@ -69,8 +75,12 @@ def _chosen(runs, seed):
         return None
     if runs[0].targets is None:
         return runs[0]
-    order = sorted(runs, key=lambda run: (time_to_target(run, run.targets.headline).time, run.seed))
+    order = sorted(runs, key=lambda run: (_time(run), run.seed))
     return order[(len(order) - 1) // 2]
+
+
+def _time(run):
+    return time_to_target(run, run.targets.headline).time if run.targets else run.seconds
 
 
 def events_of(run):

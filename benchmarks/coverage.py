@@ -12,10 +12,9 @@ from harness import ROOT
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-from coverage_cases import CASES, LEVELS, coverage, level, null_paired_with_misses
+from coverage_cases import CASES, LEVELS, coverage, level
 
 BAR = 0.93  # of a nominal 95 % interval, at 10 and 20 runs
-SLOW = {null_paired_with_misses: 10}  # so many times fewer replications
 
 
 def main():
@@ -30,10 +29,7 @@ def main():
         for n in case.runs
         for share, printed in [coverage(case, n, given.replications, given.resamples)]
     ]
-    levels = [
-        {"test": name, "rejected": level(draw, given.replications // SLOW.get(draw, 1))}
-        for name, draw in LEVELS.items()
-    ]
+    levels = [{"test": name, "rejected": level(draw, given.replications)} for name, draw in LEVELS.items()]
     if given.json:
         print(json.dumps({"coverage": covered, "levels": levels, "replications": given.replications}))
         return

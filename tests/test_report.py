@@ -71,7 +71,7 @@ def the_verdict(folder):
 
 def built(folder, allow_poor_fidelity=False):
     """The page of the files in a folder."""
-    return page.build(races.load([folder], allow_poor_fidelity), "the command")
+    return page.build(page.Material(races.load([folder], allow_poor_fidelity)), "the command")
 
 
 def text_of(page_text):

@@ -124,6 +124,25 @@ def test_smallest_p_of_the_paired_test(n):
     assert statistics.paired_test(a, np.full(n, INF)) == pytest.approx(2 ** (1 - n)), "misses on one side"
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_with_misses_the_paired_test_is_wilcoxons_by_permutation(seed):
+    """Exact up to 13 pairs, ties and infinities included."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(1, 6, size=(2, 9)).astype(float)
+    a[:2], b[2] = INF, INF
+    with np.errstate(invalid="ignore"):
+        d = np.where(a == b, 0.0, np.log(a) - np.log(b))
+    expected = stats.wilcoxon(d, method=stats.PermutationMethod(n_resamples=9999, rng=rng)).pvalue
+    assert statistics.paired_test(a, b) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [6, 7, 10, 33])
+def test_interval_of_a_median_is_that_of_the_quantile_test(n):
+    x = np.random.default_rng(n).lognormal(size=n)
+    expected = stats.quantile_test(x, q=0, p=0.5).confidence_interval(0.95)
+    assert statistics.median_interval(x) == (expected.low, expected.high)
+
+
 def test_paired_test_without_a_difference():
     a = np.arange(1.0, 11.0)
     assert statistics.paired_test(a, a) == 1.0

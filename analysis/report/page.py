@@ -4,8 +4,9 @@ import base64
 import gzip
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,11 +28,12 @@ from analysis import (
     timeline,
     typeset,
 )
-from analysis.errors import InvalidInput
+from analysis.errors import Absent, InvalidInput
 from analysis.notes import provenance
 from analysis.report import facts, figures, verdict
 
 HERE = Path(__file__).parent
+TIMELINES = 8  # methods of a race whose timelines are shown
 INTERVAL = re.compile(r"^(.*\S)\s+(\[[^\]]*\])$")
 
 
@@ -73,22 +75,51 @@ class Section:
         )
 
 
-def build(races, command, base=None):
-    """The page of these races, as text."""
-    sections = [_section(f"s{place}", race, base) for place, race in enumerate(races)]
-    across = _across(races)
+class Material:
+    """Races, and what both the page and the files beside it are made of; `base` as in `tables.tabulate`."""
+
+    def __init__(self, races, base=None):
+        self.races, self.base = races, base
+
+    @cached_property
+    def tables(self):
+        """The table of each race that has targets."""
+        return {race: tables.tabulate(race, base=self.base) for race in self.races if race.targets}
+
+    @cached_property
+    def lines(self):
+        """The timelines of each race."""
+        return {race: _or_nothing(timeline.load, [race], most=TIMELINES) for race in self.races}
+
+    @cached_property
+    def profiles(self):
+        """Profiles over experiments, where a clock has several, else over the targets of a race."""
+        return _or_nothing(profiles.load, self.races)
+
+
+def _or_nothing(load, *arguments, **more):
+    """What it loads, an empty list where the files do not hold it."""
+    try:
+        return load(*arguments, **more)
+    except Absent:
+        return []
+
+
+def build(made, command):
+    """The page of this `Material`, as text."""
+    sections = [_section(f"s{place}", race, made) for place, race in enumerate(made.races)]
     return (
         _environment()
         .get_template("page.html.j2")
         .render(
             title=_title(sections),
             sections=sections,
-            across=[*across, *_engines(races)],
+            across=[*_across(made), *_engines(made.races)],
             command=command,
             style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
             script=Markup((HERE / "report.js").read_text(encoding="utf-8")),
             plotly=Markup(_plotly()),
-            picture=Markup(_picture(races)),
+            picture=Markup(_picture(made.races)),
         )
     )
 
@@ -112,30 +143,29 @@ def _title(sections):
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
 
 
-def _section(key, race, base):
+def _section(key, race, made):
     look = figures.looks([method.label for method in race.methods])
-    table = tables.tabulate(race, base=base) if race.targets else None
+    table = made.tables.get(race)
     said = verdict.of_table(table) if table else None
     blocks = [
         *([_times(key, table, look)] if table else []),
         _curves(key, race, look),
-        *([_profile(key, race, look)] if table and len(race.methods) > 1 else []),
-        _theory(key, race, base),
-        _when(key, race, look),
+        *([_profile(key, race, made, look)] if table else []),
+        _theory(key, race, table),
+        _when(key, race, made.lines[race], look),
         _staleness(key, race, look),
         *_traffic(key, race),
         *_ranks(key, race),
     ]
-    limits = (
-        said.limits if said else (verdict.CLOCKS[race.clock], "This experiment names no target: no time is compared.")
-    )
+    nothing = (verdict.CLOCKS[race.clock], "This experiment names no target: no time is compared.")
+    limits = said.limits if said else nothing
     said_of_runs = [sentence for sentence in provenance(race) if sentence.startswith(("Emulated", "BIASED"))]
     limits = (limits[0], *said_of_runs, *limits[1:])
     return Section(key, race, said, tuple(filter(None, blocks)), tuple(limits), tuple(facts.of_race(race)), look)
 
 
 def _times(key, table, look):
-    sheet = typeset.sheet(table, predicted=bool(table.rows["predicted_seconds"].notna().any()))
+    sheet = typeset.sheet(table, _is_predicted(table))
     return Block(f"{key}-times", "Time to target", figures.times(f"{key}-times", table, look), (sheet,))
 
 
@@ -147,86 +177,57 @@ def _curves(key, race, look):
     return Block(f"{key}-curves", f"{metric.replace('_', ' ').capitalize()} over the run", figure)
 
 
-def _profile(key, race, look):
-    try:
-        (made,) = profiles.load([race], "targets")
-    except InvalidInput:
+def _profile(key, race, made, look):
+    own = [each for each in made.profiles if each.over == "targets" and each.races == (race,)]
+    own = own or _or_nothing(profiles.load, [race], "targets")
+    if not own or len(own[0].problems) < 2:
         return None
-    if len(made.problems) < 2:
-        return None
-    figure = figures.profile(f"{key}-profile", made, look)
-    return Block(f"{key}-profile", "Performance profile over the targets", figure, (profiles.sheet(made),))
+    figure = figures.profile(f"{key}-profile", own[0], look)
+    return Block(f"{key}-profile", "Performance profile over the targets", figure, (profiles.sheet(own[0]),))
 
 
-def _theory(key, race, base):
+def _theory(key, race, table):
     if not any(run.prediction for run in race.runs):
         lead = "These files hold no prediction: there is no formula for these methods, or they are of an older version."
         return Block(f"{key}-theory", "Beside theory", lead=lead)
-    return Block(f"{key}-theory", "Beside theory", sheets=(predicted.sheet(predicted.compare(race, base)),))
+    return Block(f"{key}-theory", "Beside theory", sheets=(predicted.sheet(predicted.compare(race, table=table)),))
 
 
-def _when(key, race, look):
-    heading = "Where the time went"
-    try:
-        lines = timeline.load([race])
-    except InvalidInput:
-        figure = figures.busy(f"{key}-timeline", race, look)
+def _when(key, race, lines, look):
+    key, heading = f"{key}-timeline", "Where the time went"
+    if not lines:
         lead = "No run recorded events; with --set experiment.record_events=true there is a timeline of each rank here."
-        return Block(f"{key}-timeline", heading, figure, lead=lead)
-    lines = lines[: figures.MOST_METHODS]
-    return Block(
-        f"{key}-timeline",
-        heading,
-        figures.timelines(f"{key}-timeline", lines),
-        tuple(timeline.sheets(lines)),
-        folded=True,
-    )
+        return Block(key, heading, figures.busy(key, race, look), lead=lead)
+    lead = f"The {TIMELINES} methods that were first at the headline target." if len(race.methods) > TIMELINES else ""
+    return Block(key, heading, figures.timelines(key, lines), tuple(timeline.sheets(lines)), lead, folded=True)
 
 
 def _staleness(key, race, look):
-    try:
-        (made,) = staleness.load([race])
-    except InvalidInput:
-        return None
-    figure = figures.staleness(f"{key}-staleness", made, look)
-    return Block(f"{key}-staleness", "Staleness of gradients", figure, (staleness.sheet(made),))
+    for made in _or_nothing(staleness.load, [race]):
+        figure = figures.staleness(f"{key}-staleness", made, look)
+        return Block(f"{key}-staleness", "Staleness of gradients", figure, (staleness.sheet(made),))
+    return None
 
 
 def _traffic(key, race):
-    try:
-        (made,) = ledger.load([race])
+    for made in _or_nothing(ledger.load, [race]):
         yield Block(f"{key}-bytes", "Bytes", sheets=(ledger.sheet(made),))
-        (made,) = links.load([race])
-    except InvalidInput:
-        return
-    yield Block(f"{key}-links", "Links", figures.link_map(f"{key}-links", made), (links.sheet(made),), folded=True)
+    for made in _or_nothing(links.load, [race]):
+        yield Block(f"{key}-links", "Links", figures.link_map(f"{key}-links", made), (links.sheet(made),), folded=True)
 
 
 def _ranks(key, race):
-    try:
-        (made,) = network.load([race])
-    except InvalidInput:
-        return
-    yield Block(f"{key}-network", "Ranks of network methods", sheets=(network.sheet(made),))
+    for made in _or_nothing(network.load, [race]):
+        yield Block(f"{key}-network", "Ranks of network methods", sheets=(network.sheet(made),))
 
 
-def _across(races):
+def _across(made):
     """Profiles over several experiments of one clock, where there are such."""
-    if len(races) < 2:
-        return []
-    try:
-        made = [each for each in profiles.load(races) if each.over == "experiments"]
-    except InvalidInput:
-        return []
-    return [
-        Block(
-            f"across-{each.races[0].clock}",
-            f"Performance profile: {each.title}",
-            figures.profile(f"across-{each.races[0].clock}", each, figures.looks(each.labels)),
-            (profiles.sheet(each),),
-        )
-        for each in made
-    ]
+    for each in made.profiles:
+        if each.over == "experiments":
+            key = f"across-{each.races[0].clock}"
+            figure = figures.profile(key, each, figures.looks(each.labels))
+            yield Block(key, f"Performance profile: {each.title}", figure, (profiles.sheet(each),))
 
 
 def _engines(races):
@@ -300,39 +301,29 @@ def _picture(races):
     """The curves as a picture, for readers without scripts, as the data of an image; empty where there is none."""
     try:
         content = plots.image(plots.figure(races[:4]), "png", "curves", dpi=110)
-    except InvalidInput:
+    except Absent:
         return ""
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
-def beside(races, command, base=None):
+def beside(made, command):
     """What a paper needs, {suffix: bytes}: the table as LaTeX and CSV, and the figures as PDF."""
-    made = [tables.tabulate(race, base=base) for race in races if race.targets]
     files = {}
-    if made:
-        shown = [typeset.sheet(table, bool(table.rows["predicted_seconds"].notna().any())) for table in made]
+    if made.tables:
+        shown = [typeset.sheet(table, _is_predicted(table)) for table in made.tables.values()]
         files["-table.tex"] = sheets.latex(shown, command).encode()
         files["-table.csv"] = sheets.csv(shown, command).encode()
-    for name, draw in {"curves": _curves_figure, "profile": _profile_figure, "timeline": _timeline_figure}.items():
-        try:
-            figure, text = draw(races, command)
-        except InvalidInput:
-            continue
-        files[f"-{name}.pdf"] = plots.image(figure, "pdf", text)
-    return files
+    drawn = {}
+    with suppress(Absent):
+        drawn["curves"] = plots.figure(made.races), plots.description(made.races, None, command)
+    if made.profiles:
+        of, said = [race for each in made.profiles for race in each.races], map(profiles.described, made.profiles)
+        drawn["profile"] = charts.profile_figure(made.profiles), charts.description(of, "\n".join(said), command)
+    if lines := [line for of_race in made.lines.values() for line in of_race]:
+        of, said = list(dict.fromkeys(line.race for line in lines)), charts.timeline_caption(lines)
+        drawn["timeline"] = charts.timeline_figure(lines), charts.description(of, said, command)
+    return files | {f"-{name}.pdf": plots.image(figure, "pdf", text) for name, (figure, text) in drawn.items()}
 
 
-def _curves_figure(races, command):
-    return plots.figure(races), plots.description(races, None, command)
-
-
-def _profile_figure(races, command):
-    made = profiles.load(races)
-    of = [race for each in made for race in each.races]
-    return charts.profile_figure(made), charts.description(of, "\n".join(map(profiles.described, made)), command)
-
-
-def _timeline_figure(races, command):
-    lines = timeline.load(races)[: figures.MOST_METHODS]
-    of = list(dict.fromkeys(line.race for line in lines))
-    return charts.timeline_figure(lines), charts.description(of, charts.timeline_caption(lines), command)
+def _is_predicted(table):
+    return bool(table.rows["predicted_seconds"].notna().any())
