@@ -237,3 +237,8 @@ def step_factor(pull, push):
     if id(push) not in known:
         known[id(push)] = push, float(pull.size * (left_perron(pull) @ right_perron(push)))
     return known[id(push)][1]
+
+
+def total(terms):
+    """The sum of what an iterator gives, in its order; 0 if that is nothing. `sum` would add the first vector to 0."""
+    return sum(terms, next(terms, 0))

@@ -767,7 +767,7 @@ def test_an_all_reduce_that_not_all_ranks_have_begun_does_not_keep_a_run_from_it
 # Ends that are no ends: whole jobs under a launcher, from a plain process
 
 JOB = """
-import sys
+import sys, time
 from mpi4py import MPI
 from mpibench.engines.mpi import MPIEngine
 from mpibench.node import Cluster
@@ -781,6 +781,7 @@ async def waits(node):
 
 async def raises(node):
     if node.rank == 1:
+        await node.compute(time.sleep, 0.01)  # so the next one is computed in the helper thread of the native clock
         await node.compute(lambda: 1 / 0)
     await node.recv(7)
 
@@ -837,8 +838,9 @@ def test_a_deadlock_ends_with_code_124_and_says_who_waits_where(clock):
 
 
 @pytest.mark.mpi_skip
-def test_an_exception_on_one_rank_ends_all_of_them():
-    code, text = launch("emulated", "raises")
+@pytest.mark.parametrize("clock", ["emulated", "native"])
+def test_an_exception_on_one_rank_ends_all_of_them(clock):
+    code, text = launch(clock, "raises")
     assert code not in (0, 124)
     assert "ZeroDivisionError" in text
     assert "not reached" not in text

@@ -249,8 +249,8 @@ def test_mass_is_conserved_in_float64_where_models_are_float32(library, monkeypa
     seen, types = [], set()
     send = r_fast.Mass.send
 
-    def sending(mass, t, z):
-        send(mass, t, z)
+    def sending(mass, t, share):
+        send(mass, t, share)
         engine = mass.push.node.engine
         types.update(("R", str(pushed.dtype)) for pushed in mass.pushed.values())
         types.update(("V", str(v.dtype)) for v in states(engine)[mass.push.node.rank]["v"].values())
@@ -564,15 +564,14 @@ class Increments(r_fast.Mass):
     """Sends what is new, not the totals."""
 
     def news(self, t, watch):
-        news = 0
         for j, (_, increment) in self.push.drain(r_fast.Tag.R):
-            news, self.received[j] = news + increment, self.received[j] + increment
-        return news
+            yield increment
+            self.received[j] = self.received[j] + increment
 
-    def send(self, t, z):
+    def send(self, t, share):
         for j in self.push.destinations:
-            self.pushed[j] = self.pushed[j] + self.shares[j] * z
-            self.push.send(j, r_fast.Tag.R, t, self.shares[j] * z)
+            self.pushed[j] = self.pushed[j] + share
+            self.push.send(j, r_fast.Tag.R, t, share * 1)
 
 
 class OfIncrements(r_fast.RFAST):

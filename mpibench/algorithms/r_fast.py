@@ -28,7 +28,7 @@ from enum import IntEnum
 
 from mpibench.algorithm import Decentralized, Positive, Rank
 from mpibench.topology import common_roots, roots
-from mpibench.weights import step_factor, uniform_column, uniform_row
+from mpibench.weights import step_factor, total, uniform_column, uniform_row
 
 
 class Tag(IntEnum):
@@ -44,23 +44,22 @@ def float64(g):
 class Mass:
     """What rank i has pushed and received on the edges of the push graph."""
 
-    def __init__(self, push, shares):
-        self.push, self.shares = push, shares  # A_ji, by j
+    def __init__(self, push):
+        self.push = push
         self.pushed = dict.fromkeys(push.destinations, 0)  # ρ_ji
         self.received = dict.fromkeys(push.sources, 0)  # ρ~_ij
 
     def news(self, t, watch):
-        """The mass that is here and has not been consumed. Of one edge, what comes later is newer."""
-        news = 0
+        """The mass that is here and has not been consumed, by edge. Of one edge, what comes later is newer."""
         for j, (stamp, total) in self.push.drain(Tag.R):
             watch.mixed(j, t - stamp)
-            news, self.received[j] = news + (total - self.received[j]), total
-        return news
+            yield total - self.received[j]
+            self.received[j] = total
 
-    def send(self, t, z):
-        """Everybody's share of z leaves."""
+    def send(self, t, share):
+        """Everybody's share leaves."""
         for j in self.push.destinations:
-            self.pushed[j] = self.pushed[j] + self.shares[j] * z
+            self.pushed[j] = self.pushed[j] + share
             self.push.send(j, Tag.R, t, self.pushed[j])
 
 
@@ -93,8 +92,8 @@ class RFAST(Decentralized):
         i, (pull_graph, push_graph) = node.rank, self.graphs(node.network())
         W, A = uniform_row(pull_graph), uniform_column(push_graph)
         γ = self.stepsize / step_factor(W, A)
-        W, A = W.into(i), A.out_of(i)
-        pull, mass = node.join(pull_graph), Mass(node.join(push_graph), A)
+        W, share = W.into(i), A.out_of(i)[i]  # A_ji is the same for all j, i itself among them
+        pull, mass = node.join(pull_graph), Mass(node.join(push_graph))
         v = dict.fromkeys(W, x)  # the newest v_j that is here
         t, z, g = 0, 0, 0
         while watch(t, x):
@@ -103,9 +102,9 @@ class RFAST(Decentralized):
             if t == 0:
                 z = float64(g_new)
             else:
-                z = z - g + g_new + mass.news(t, watch)  # in this order: one rank alone has z - g = 0
+                z = z - g + g_new + total(mass.news(t, watch))  # in this order: one rank alone has z - g = 0
+                z *= share
                 mass.send(t, z)
-                z = A[i] * z
             g = g_new
             t += 1
             v[i] = x * 1  # of the model's precision, and so it remains
@@ -115,5 +114,5 @@ class RFAST(Decentralized):
             for j, (stamp, v_j) in pull.drain(Tag.V):
                 watch.mixed(j, t - stamp)
                 v[j] = v_j
-            x = sum(weight * v[j] for j, weight in W.items())
+            x = total(weight * v[j] for j, weight in W.items())
         return x

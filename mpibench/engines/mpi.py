@@ -10,11 +10,13 @@ Native: gradients longer than a millisecond are computed in a helper thread, whi
 calls MPI, keeps messages moving.
 """
 
+import contextlib
 import time
 from array import array
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from heapq import heappop
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 import numpy
 from mpi4py import MPI
@@ -94,6 +96,28 @@ class NativeLink(Link):
             send = send.replaced
 
 
+class Helper:
+    """A thread that calls `function(job)` for one job after another; `failed(error)` where that fails."""
+
+    def __init__(self, function, failed):
+        self.function, self.failed, self.jobs = function, failed, SimpleQueue()
+        self.thread = Thread(target=self.work)
+        self.thread.start()
+
+    def work(self):
+        """Until there are no more."""
+        for job in iter(self.jobs.get, None):
+            try:
+                self.function(job)
+            except BaseException as error:
+                self.failed(error)
+
+    def close(self):
+        """End after the job under way."""
+        self.jobs.put(None)
+        self.thread.join()
+
+
 class MPIEngine(Agenda):
     """Runs a program on the first ranks of a communicator; the others sit out. All ranks of `comm` call `run`.
 
@@ -124,8 +148,8 @@ class MPIEngine(Agenda):
         self.last = (-1, -1)
         self.marks = (array("q"), array("q"))  # time and fingerprint after each event
         self.windows = []
-        self.finished = deque()  # native: what the helper thread has done
-        self.thread = ThreadPoolExecutor(1)
+        self.finished = SimpleQueue()  # native: (computation, seconds) of those that have been done
+        self.helper = None
         self.recent = deque([0.0], maxlen=9)  # seconds of the last computations
         self.node = None
 
@@ -162,7 +186,8 @@ class MPIEngine(Agenda):
             finally:
                 watchdog.over.set()
                 self.bell.close()
-                self.thread.shutdown(wait=True, cancel_futures=True)
+                if self.helper is not None:
+                    self.helper.close()
                 for task in list(node.tasks):
                     task.coroutine.close()
             for handle in [*self.windows, self.reductions.comm, *reversed(self.wire.comms)]:
@@ -271,6 +296,10 @@ class MPIEngine(Agenda):
             if next_ns < 30_000:  # too short for a sleep
                 return pause
             asked = min(asked, next_ns - 20_000)
+        if self.clock == "native":  # nobody rings, but the helper thread may have done its work
+            with contextlib.suppress(Empty):
+                self.computed(*self.finished.get(timeout=asked / SECOND))
+            return pause
         return 1 if self.bell.wait(asked / SECOND) else pause
 
     def progress(self):
@@ -288,12 +317,17 @@ class MPIEngine(Agenda):
         while (reduction := self.reductions.ended()) is not None:
             self.at(self.wall(), self.node.rank, ENDS, reduction)
             arrived = True
-        while self.finished:
-            computation, seconds = self.finished.popleft()
-            self.recent.append(seconds)
-            self.at(self.wall(), self.node.rank, ENDS, computation)
+        while not self.finished.empty():
+            self.computed(*self.finished.get())
             arrived = True
         return bool(arrived)
+
+    def computed(self, computation, seconds):
+        """Native: a computation has been done."""
+        if isinstance(computation, BaseException):
+            raise computation
+        self.recent.append(seconds)
+        self.at(self.wall(), self.node.rank, ENDS, computation)
 
     def carry(self, send, arrival):
         """A message leaves with its modelled arrival."""
@@ -314,7 +348,9 @@ class MPIEngine(Agenda):
             computation.evaluate()
             self.overruns += self.wall() > super().begin(computation)
         elif sorted(self.recent)[len(self.recent) // 2] > INLINE_SECONDS:  # the median: a rank may have lost its core
-            self.thread.submit(self.measure, computation)
+            if self.helper is None:
+                self.helper = Helper(self.measure, lambda error: self.finished.put((error, 0.0)))
+            self.helper.jobs.put(computation)
         else:
             self.measure(computation)
 
@@ -325,7 +361,7 @@ class MPIEngine(Agenda):
             computation.evaluate()
             if self.held_up is not None:
                 time.sleep(self.held_up(time.perf_counter() - start))
-        self.finished.append((computation, time.perf_counter() - start))
+        self.finished.put((computation, time.perf_counter() - start))
 
     def link(self, node, to):
         """A modelled link, or one that is just MPI."""
