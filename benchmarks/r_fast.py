@@ -3,15 +3,15 @@
     python benchmarks/r_fast.py    or    mpiexec -n 8 python -m mpi4py benchmarks/r_fast.py
 
 Ours is a run as users start it, on the native clock: engine, watch and journal are in it. The loop by hand is the same
-method: gradients, graphs, weights and step, V right after the descent, totals with stamps after the push, one message of
-each kind on an edge at a time, of which the newest waits. It has posted receives with a spare buffer and arithmetic in
-place. Both run for so many seconds, in turns, in the same processes. CPU is that of all ranks, from the first iteration
-until everything that was sent has been received: where ranks share cores, who waits for a core is not overhead.
+method: gradients, graphs, weights and step, V right after the descent, totals with stamps after the push, one message
+of each kind on an edge at a time, of which the newest waits. It has posted receives with a spare buffer and arithmetic
+in place. Both run for so many seconds, in turns, in the same processes. CPU is that of all ranks, from the first
+iteration until everything that was sent has been received: where ranks share cores, who waits for one is not overhead.
 
-How many messages an iteration has is the loop's doing, so both do the same. `thread`: gradients are computed in a helper
-thread while messages are kept moving, as in the listing, with pauses from 20 us to 1 ms. `inline`: nobody looks after
-messages during a gradient, so a large one, which needs both ends, often has not left when the next comes to wait: half
-of what goes out with the thread. mpibench chooses the thread where gradients take more than a millisecond.
+How many messages an iteration has is the loop's doing, so both do the same. `thread`: gradients are computed in a
+helper thread while messages are kept moving, as in the listing, with pauses from 20 us to 1 ms. `inline`: nobody looks
+after messages during a gradient, so a large one, which needs both ends, often has not left when the next comes to wait:
+half of what goes out with the thread. mpibench chooses the thread where gradients take more than a millisecond.
 
 Gradients are those of least squares with 16 rows of 125,000 numbers a rank, a minibatch, some milliseconds. `--bare`
 has those of `quadratic` instead, some tenths of a millisecond, which next to nothing that is trained has at this size.

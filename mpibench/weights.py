@@ -239,6 +239,6 @@ def step_factor(pull, push):
     return known[id(push)][1]
 
 
-def total(terms):
+def sum_of(terms):
     """The sum of what an iterator gives, in its order; 0 if that is nothing. `sum` would add the first vector to 0."""
     return sum(terms, next(terms, 0))

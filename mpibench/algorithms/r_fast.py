@@ -28,7 +28,7 @@ from enum import IntEnum
 
 from mpibench.algorithm import Decentralized, Positive, Rank
 from mpibench.topology import common_roots, roots
-from mpibench.weights import step_factor, total, uniform_column, uniform_row
+from mpibench.weights import step_factor, sum_of, uniform_column, uniform_row
 
 
 class Tag(IntEnum):
@@ -102,7 +102,7 @@ class RFAST(Decentralized):
             if t == 0:
                 z = float64(g_new)
             else:
-                z = z - g + g_new + total(mass.news(t, watch))  # in this order: one rank alone has z - g = 0
+                z = z - g + g_new + sum_of(mass.news(t, watch))  # in this order: one rank alone has z - g = 0
                 z *= share
                 mass.send(t, z)
             g = g_new
@@ -114,5 +114,5 @@ class RFAST(Decentralized):
             for j, (stamp, v_j) in pull.drain(Tag.V):
                 watch.mixed(j, t - stamp)
                 v[j] = v_j
-            x = total(weight * v[j] for j, weight in W.items())
+            x = sum_of(weight * v[j] for j, weight in W.items())
         return x
