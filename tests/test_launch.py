@@ -483,7 +483,7 @@ rows = 3
 columns = 3
 exceptions = [{ source = 4, to = 1, vector_seconds = 0.03 }, { source = 0, to = 1, vector_seconds = 0.02 }]
 """
-PARTS = 10  # of all rows, so that a test ends before its timeout on a crowded machine
+PARTS = 13  # of all rows, so that a test ends before its timeout on a crowded machine
 ON_TREES = ("fragile", "fragile_accelerated", "tree_minibatch", "tree_minibatch_eager", "amelie")
 
 
