@@ -10,7 +10,8 @@ pairs            two methods seed by seed
 predicted        seconds per update and times to targets beside those that theory predicts
 curves, plots    a metric against time: the median over seeds, and the figure
 profiles         on which fraction of problems a method is within a factor of the best
-timeline, links, ledger  what each rank did when, what went over each edge, what messages were worth in bytes
+timeline, steps  what each rank did when, and how long single steps took
+links, ledger    what went over each edge, and what messages were worth in bytes
 charts           the figures of these
 agreement        the simulation beside real ranks
 report           all of it on one page

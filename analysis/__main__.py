@@ -215,21 +215,26 @@ def profile(paths, over, form, out, figures, allow_poor_fidelity):
 def when(paths, seed, trace, form, out, figures, allow_poor_fidelity):
     """When each rank computed, communicated and was idle, from the events of one run of each method.
 
-    Runs record events with record_events = true in their experiment.
+    Runs record events with record_events = true in their experiment; of others the table has the seconds of steps.
     """
     _refuse_other_images(figures, "--figure")
     import json
 
-    from analysis import charts, timeline
+    from analysis import charts, steps, timeline
     from analysis.races import load
 
-    lines = timeline.load(load(paths, allow_poor_fidelity), seed)
+    races = load(paths, allow_poor_fidelity)
+    if not (trace or figures or seed is not None) and not any(map(timeline.has_events, races)):
+        _show([steps.sheet(each) for each in steps.load(races)], form, out)
+        click.echo("no events: with --set experiment.record_events=true there is a timeline of each rank", err=True)
+        return
+    lines = timeline.load(races, seed)
     if trace:
         _write(trace, json.dumps(timeline.chrome(lines) | {"command": _command()}).encode())
         click.echo(f"wrote {trace}", err=True)
     races = list(dict.fromkeys(line.race for line in lines))
     _draw(figures, lambda: charts.timeline_figure(lines), races, charts.timeline_caption(lines))
-    _show(timeline.sheets(lines), form, out)
+    _show([*timeline.sheets(lines), *(steps.sheet(each) for each in steps.load(races))], form, out)
 
 
 @main.command("bytes")

@@ -63,6 +63,11 @@ def load(races, seed=None, most=None):
     return made
 
 
+def has_events(race):
+    """Whether some run of the race recorded events."""
+    return any(_has_events(run) for method in race.methods for run in method.counted)
+
+
 def _has_events(run):
     with h5py.File(run.path, "r") as file:
         return "events/t" in file and len(file["events/t"]) > 0

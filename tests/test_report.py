@@ -234,6 +234,12 @@ def test_poor_fidelity_is_refused_unless_told(tmp_path):
     assert "POOR FIDELITY" in text_of(built(tmp_path, allow_poor_fidelity=True))
 
 
+def test_a_failed_check_stands_beside_the_verdict(tmp_path):
+    with h5py.File(write(tmp_path, [2.0, 0.1]), "r+") as file:
+        file["checks/name"], file["checks/passed"] = ["oracle", "mass", "band"], [1, 0, -1]
+    assert "CHECKS of runs: 1 passed, 1 not decided, FAILED: mass." in text_of(built(tmp_path))
+
+
 def test_pages_of_tables_alone(tmp_path):
     race(tmp_path, TIMES, [2 * t for t in TIMES])
     done = CliRunner().invoke(main, ["table", str(tmp_path), "--format", "html"])

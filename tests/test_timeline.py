@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from test_analysis import meets, write
 
-from analysis import ledger, links, profiles, races, timeline
+from analysis import ledger, links, profiles, races, steps, timeline
 from analysis.__main__ import main
 from analysis.errors import InvalidInput
 
@@ -148,7 +148,7 @@ def test_link_maps_by_hand(tmp_path):
 def test_files_without_a_ledger_are_refused(tmp_path):
     write(tmp_path, [2.0, 0.1])
     made = races.load([tmp_path])
-    for load in (ledger.load, links.load, timeline.load):
+    for load in (ledger.load, links.load, timeline.load, steps.load):
         with pytest.raises(InvalidInput, match=r"no result file .*"):
             load(made)
 
@@ -183,3 +183,29 @@ def test_a_profile_of_one_method_is_refused(tmp_path):
     meets(tmp_path, [1.0])
     with pytest.raises(InvalidInput, match="two methods at least"):
         profiles.load(races.load([tmp_path]))
+
+
+def test_percentiles_of_steps_by_hand(tmp_path):
+    record(write(tmp_path, [2.0, 0.1]))
+    (made,) = steps.load(races.load([tmp_path]))
+    row = made.rows.iloc[0]
+    assert (row.compute_p50, row.message_p50) == (2.0, 1.0), "a stopped computation is none"
+    assert math.isnan(row.wait_p50), "one computation has nothing after it"
+
+
+def test_waiting_is_between_computations_of_a_rank(tmp_path):
+    spans = [(0.0, 1.0, 1), (0.0, 2.0, 2), (1.5, 3.0, 1), (7.0, 8.0, 2), (3.25, 4.0, 1)]
+    events = sorted((a, b, rank, COMPUTED, -1, -1, 0) for a, b, rank in spans)
+    record(write(tmp_path, [2.0, 0.1]), events)
+    row = steps.load(races.load([tmp_path]))[0].rows.iloc[0]
+    assert (row.wait_p50, row.wait_p99) == (0.5, 5.0), "0.25 and 0.5 on rank 1, 5 on rank 2"
+
+
+def test_without_events_the_percentiles_of_steps_are_shown(tmp_path):
+    with h5py.File(write(tmp_path, [2.0, 0.1]), "r+") as file:
+        file["steps/rank"] = [0]
+        file["steps"].attrs.update({"compute_p50_seconds": 0.5, "wait_p99_seconds": 3.0})
+    row = steps.load(races.load([tmp_path]))[0].rows.iloc[0]
+    assert (row.compute_p50, row.wait_p99) == (0.5, 3.0) and math.isnan(row.message_p50)
+    done = CliRunner().invoke(main, ["timeline", str(tmp_path)])
+    assert done.exit_code == 0 and "virtual seconds of" in done.output

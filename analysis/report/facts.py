@@ -37,6 +37,7 @@ def _of_run(run):
             _json(group, name) for name in ("code", "packages", "mpi", "data", "scheduler")
         )
         ranks = {name: _texts(group["ranks"][name]) for name in ("host", "cpu_model") if name in group.get("ranks", {})}
+        checks = _checks(file)
         config = file.get("config", {})
         target = config.get("hash")
         cell = target.asstr()[()] if target is not None else run.cell
@@ -44,6 +45,7 @@ def _of_run(run):
     versions = [f"{name} {str(installed[name]).split()[0]}" for name in PACKAGES if name in installed]
     dirty = {True: ", with changes that were not committed", False: "", None: ""}[code.get("dirty")]
     return {
+        "checks": checks,
         "mpibench": str(code.get("version") or ""),
         "commit": f"{str(code['commit'])[:12]}{dirty}" if code.get("commit") else "",
         "Python": str(packages.get("python") or ""),
@@ -57,6 +59,18 @@ def _of_run(run):
         "final model": run.final_model,
         "configurations": str(cell)[:16],
     }
+
+
+def _checks(file):
+    """How many of the checks of a run were passed, and which were not."""
+    if "checks/passed" not in file or "checks/name" not in file:
+        return ""
+    passed, names = file["checks/passed"][()], _texts(file["checks/name"])
+    failed = [name for name, ok in zip(names, passed, strict=True) if ok == 0]
+    undecided = int((passed < 0).sum())
+    said = f"{int((passed == 1).sum())} passed"
+    said += f", {undecided} not decided" if undecided else ""
+    return said + (f", FAILED: {', '.join(failed)}" if failed else "")
 
 
 def _json(group, name):

@@ -24,6 +24,7 @@ from analysis import (
     profiles,
     sheets,
     staleness,
+    steps,
     tables,
     timeline,
     typeset,
@@ -160,8 +161,10 @@ def _section(key, race, made):
     nothing = (verdict.CLOCKS[race.clock], "This experiment names no target: no time is compared.")
     limits = said.limits if said else nothing
     said_of_runs = [sentence for sentence in provenance(race) if sentence.startswith(("Emulated", "BIASED"))]
-    limits = (limits[0], *said_of_runs, *limits[1:])
-    return Section(key, race, said, tuple(filter(None, blocks)), tuple(limits), tuple(facts.of_race(race)), look)
+    known = tuple(facts.of_race(race))
+    failed = [f"CHECKS of runs: {value}." for name, value in known if name == "checks" and "FAILED" in value]
+    limits = (limits[0], *failed, *said_of_runs, *limits[1:])
+    return Section(key, race, said, tuple(filter(None, blocks)), tuple(limits), known, look)
 
 
 def _times(key, table, look):
@@ -195,11 +198,13 @@ def _theory(key, race, table):
 
 def _when(key, race, lines, look):
     key, heading = f"{key}-timeline", "Where the time went"
+    of_steps = tuple(steps.sheet(made) for made in _or_nothing(steps.load, [race]))
     if not lines:
         lead = "No run recorded events; with --set experiment.record_events=true there is a timeline of each rank here."
-        return Block(key, heading, figures.busy(key, race, look), lead=lead)
+        return Block(key, heading, figures.busy(key, race, look), of_steps, lead)
     lead = f"The {TIMELINES} methods that were first at the headline target." if len(race.methods) > TIMELINES else ""
-    return Block(key, heading, figures.timelines(key, lines), tuple(timeline.sheets(lines)), lead, folded=True)
+    figure, shown = figures.timelines(key, lines), (*timeline.sheets(lines), *of_steps)
+    return Block(key, heading, figure, shown, lead, folded=True)
 
 
 def _staleness(key, race, look):
