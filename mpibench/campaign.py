@@ -364,6 +364,8 @@ class Campaign:
 
 def final_model(cell):
     """Whose model the trace shows."""
+    if shown := getattr(cell.algorithm, "final_model", None):
+        return shown
     if cell.algorithm.worker_number(0) == 0:
         return "the server's"
     if runner.of_the_mean(cell):

@@ -14,6 +14,7 @@ from test_server_traces import counted, of_workers
 from test_traces import rows, run
 from toy import Toy, cells, toy_cell
 
+from mpibench.campaign import final_model
 from mpibench.compressors._repeated import Repeated, charged_bytes, sender
 from mpibench.compressors.identity import Identity
 from mpibench.compressors.rand_k import RandK
@@ -104,6 +105,7 @@ def test_sgd_one_by_hand():
     assert rows(result) == [(2, 2, 0, 30), (4, 2, 0, 13), (6, 2, 0, 4.5)]
     assert counted(result) == [0, 3, 0] and result.trace["messages"][-1] == 0
     assert counted(run("sgd_one", {"stepsize": 0.5}, [2, 2], 3)) == [3, 0]
+    assert final_model(toy_cell("sgd_one", {"stepsize": 0.5}, [2, 2])) == "the fastest worker's"
 
 
 # Parents.

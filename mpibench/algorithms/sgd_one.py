@@ -9,6 +9,7 @@ Messages: none. Homogeneous data: it sees its own part alone.
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import ClassVar
 
 from mpibench.algorithm import Centralized, Positive
 
@@ -22,6 +23,7 @@ class SGDOne(Centralized):
     stepsize: Positive  # γ, per gradient
 
     homogeneous = True
+    final_model: ClassVar[str] = "the fastest worker's"
 
     def observer(self, place):
         return min(range(1, place.size), key=lambda i: place.speed(i).mean_seconds)
