@@ -45,7 +45,7 @@ env: .venv/installed  ## the environment .venv: Python packages, torch, and MPIC
 demo: env  ## jobs/demo.toml under MPI; its table, and its figure in results/demo
 	@$(call in,.venv) jobs/local.sh jobs/demo.toml --out results --resume || (($$? == 3))
 	@echo
-	@$(call in,.venv) python -m analysis table results/demo
+	@$(call in,.venv) python -m analysis table results/demo --ungated
 	@echo
 	@$(call in,.venv) python -m analysis curves results/demo --out results/demo/demo.png --out results/demo/demo.pdf
 

@@ -24,6 +24,8 @@ to_file = click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: the terminal]"
 )
 
+ungated = click.option("--ungated", is_flag=True, help="Show results that do not pass the gates, and say so.")
+
 images = click.option(
     "--figure",
     "figures",
@@ -46,12 +48,14 @@ def main():
 @form
 @to_file
 @allow_poor_fidelity
-def table(paths, base, targets, predicted, form, out, allow_poor_fidelity):
+@ungated
+def table(paths, base, targets, predicted, form, out, allow_poor_fidelity, ungated):
     """Time to target of every method: median, interval, success, ratio to a base.
 
-    One table for each experiment, engine and clock in the result files.
+    One table for each experiment, engine and clock in the result files. Results that do not pass the gates of
+    `python -m analysis grade` are refused.
     """
-    from analysis import tables, typeset
+    from analysis import grade, tables, typeset
     from analysis.predicted import require as require_predictions
     from analysis.races import load
 
@@ -60,7 +64,33 @@ def table(paths, base, targets, predicted, form, out, allow_poor_fidelity):
         require_predictions(races)
     made = [tables.tabulate(race, targets, base) for race in races]
     _refuse_unknown_base(base, made, races)
-    _show([typeset.sheet(table, predicted) for table in made], form, out)
+    warning = grade.refuse(races, made, ungated)
+    _show([grade.marked(typeset.sheet(table, predicted), warning) for table in made], form, out)
+
+
+@main.command("grade")
+@paths
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def score(paths, as_json):
+    """Score results on the 60 items that make a number credible, with the evidence found for each.
+
+    Exit code 1 where a gate is not passed.
+    """
+    import json
+    from dataclasses import asdict
+
+    from analysis import grade
+    from analysis.races import load
+
+    parts = [part for path in map(Path, paths) if path.is_dir() for part in path.rglob("*.h5.part")]
+    scores = grade.grade(load(paths, allow_poor_fidelity=True), parts)
+    if as_json:
+        rows = [asdict(score) for score in scores]
+        click.echo(json.dumps({"total": grade.total(scores), "of": grade.MOST, "items": rows}, indent=1))
+    else:
+        click.echo(grade.markdown(scores), nl=False)
+    if any(score.closed for score in scores):
+        sys.exit(1)
 
 
 @main.command()
@@ -311,13 +341,15 @@ def _draw(paths, figure, races, caption):
     help="The page; beside it <name>-table.tex, -table.csv, -curves.pdf, -profile.pdf and -timeline.pdf.",
 )
 @allow_poor_fidelity
-def report(paths, base, out, allow_poor_fidelity):
+@ungated
+def report(paths, base, out, allow_poor_fidelity, ungated):
     """One HTML file with all of it: question and verdict, tables, figures to zoom, provenance, how to make it again.
 
     It needs no network and no other file. Beside it lie the table for LaTeX and the figures as PDF.
     """
     if out.suffix not in (".html", ".htm"):
         raise InvalidInput(f"--out {out} must end in .html")
+    from analysis import grade
     from analysis.races import load
     from analysis.report import page
 
@@ -325,7 +357,8 @@ def report(paths, base, out, allow_poor_fidelity):
     if base:
         _refuse_unknown_method(base, races)
     made = page.Material(races, base)
-    text, beside = page.build(made, _command()), page.beside(made, _command())
+    warning = grade.refuse(races, list(made.tables.values()), ungated)
+    text, beside = page.build(made, _command(), warning), page.beside(made, _command())
     for suffix, content in beside.items():
         _write(out.with_name(out.stem + suffix), content)
     _write(out, text.encode())

@@ -14,6 +14,7 @@ def provenance(race):
             f"BIASED: {'; '.join(biased)}. The objectives of workers differ here; these methods are for equal ones: "
             "some workers, mostly the fast ones, weigh more, which shifts the limit unless all workers have the same."
         )
+    yield from stated(race)
     failed = [(method, run) for method in race.methods for run in method.runs if run.stopped_from_outside]
     if failed:
         yield f"Failed, in no number here: {'; '.join(_failure(method, run) for method, run in failed)}."
@@ -22,6 +23,21 @@ def provenance(race):
         yield f"Superseded by a newer run of the same cell and seed, in no number here: {runs}."
     if race.copies:
         yield f"Copies of a file, counted once: {', '.join(run.path.name for run in race.copies)}."
+
+
+def stated(race):
+    """What the experiment says of itself: what is held constant and shown, how targets were fixed, limitations."""
+    said = next((run.resolved.get("measuring") or {} for run in race.runs), {})
+    if said.get("held_constant"):
+        scaling = said.get("scaling", "none")
+        of = "" if scaling == "none" else f" ({scaling} scaling)"
+        yield f"What is held constant{of}: {'; '.join(said['held_constant'])}."
+    if said.get("shown"):
+        yield f"Shown: {said['shown']}"
+    if said.get("targets_from"):
+        yield f"Targets: {said['targets_from']}"
+    if said.get("limitations"):
+        yield f"Limitations: {' '.join(said['limitations'])}"
 
 
 def pace(race):
@@ -46,4 +62,6 @@ def inputs(race):
 
 def _failure(method, run):
     reason = run.outcome if run.complete else "incomplete file"
+    if run.failed_checks:
+        reason = f"failed its check: {', '.join(run.failed_checks)}"
     return f"{method.label} seed {run.seed} ({reason}{': ' if run.error else ''}{run.error})"

@@ -93,6 +93,7 @@ class Run:
     staleness: np.ndarray
     staleness_open: bool
     recorded: tuple[str, ...]  # columns of `updates`
+    failed_checks: tuple[str, ...] = ()  # the names of those in /checks
     hits: dict = field(default_factory=dict, repr=False)  # `TimeToTarget` by target, as they are asked for
 
     @property
@@ -105,8 +106,9 @@ class Run:
 
     @property
     def stopped_from_outside(self):
-        """Whether the run ended for a reason that says nothing about its algorithm."""
-        return not self.complete or self.outcome in OUTSIDE
+        """Whether the run bears on no number: it ended for a reason that says nothing about its algorithm, or failed a
+        check."""
+        return not self.complete or self.outcome in OUTSIDE or bool(self.failed_checks)
 
     @property
     def poor_fidelity(self):
@@ -189,6 +191,7 @@ def _run(path, digest, file):
         fidelity={name: _plain(value) for name, value in file["fidelity"].attrs.items()} if "fidelity" in file else {},
         prediction=_prediction(path, file) if "prediction" in file else None,
         **_updates(path, file),
+        failed_checks=_failed_checks(file),
     )
 
 
@@ -258,6 +261,13 @@ def _updates(path, file):
 
 def _columns_of_updates(file):
     return {name: dataset for name, dataset in file.get("updates", {}).items() if name != "staleness_histogram"}
+
+
+def _failed_checks(file):
+    checks = file.get("checks", {})
+    if "name" not in checks or "passed" not in checks:
+        return ()
+    return tuple(name for name, passed in zip(checks["name"].asstr(), checks["passed"], strict=True) if passed == 0)
 
 
 def _required(path, attributes, name):

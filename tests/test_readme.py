@@ -52,7 +52,7 @@ def test_the_new_files_are_found_and_run(project):
     out = run(project, "mpibench", "run", "jobs/bowl.toml", "--out", "new")
     assert "12 runs, 0 without the headline target" in out
     assert "0 findings" in run(project, "mpibench", "verify", "new")
-    table = run(project, "analysis", "table", "new")
+    table = run(project, "analysis", "table", "--ungated", "new")
     assert re.search(r"heavy_ball +\|.*\| 6 ", table)
 
 
@@ -72,8 +72,9 @@ def test_commands_run_as_they_stand(project):
             run(project, *words, *(SHORT if "--dry-run" not in words else []), codes=(0, 3))
         elif words[:1] == ["mpibench"]:
             run(project, *words)
-        elif words[:2] == ["python", "-m"]:
-            run(project, *words[2:])
+        elif words[:2] == ["python", "-m"]:  # of too few runs
+            shown = ["--ungated"] if words[3] in ("table", "report") else []
+            run(project, *words[2:], *shown, codes=(0, 1) if words[3] == "grade" else (0,))
         elif words and words[0] == "make":
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         else:  # launchers: what they are given exists, and their arguments are a plan

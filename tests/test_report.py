@@ -155,7 +155,7 @@ def test_the_printed_command_makes_the_same_page_to_the_last_byte(tmp_path):
     race(tmp_path, TIMES, [2 * t for t in TIMES])
     for path in tmp_path.rglob("*.h5"):
         record(path)
-    arguments = ["report", str(tmp_path), "--out", str(tmp_path / "page.html")]
+    arguments = ["report", str(tmp_path), "--ungated", "--out", str(tmp_path / "page.html")]
     done = subprocess.run([sys.executable, "-m", "analysis", *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ends = (".html", "-table.tex", "-table.csv", "-curves.pdf", "-profile.pdf", "-timeline.pdf")
@@ -242,7 +242,7 @@ def test_a_failed_check_stands_beside_the_verdict(tmp_path):
 
 def test_pages_of_tables_alone(tmp_path):
     race(tmp_path, TIMES, [2 * t for t in TIMES])
-    done = CliRunner().invoke(main, ["table", str(tmp_path), "--format", "html"])
+    done = CliRunner().invoke(main, ["table", str(tmp_path), "--ungated", "--format", "html"])
     assert done.exit_code == 0, done.output
     assert Cells(done.output).tables[0][0][:3] == ["target", "method", "virtual seconds"]
 
@@ -285,7 +285,7 @@ def test_without_plotly_a_sentence(tmp_path, monkeypatch):
     write(tmp_path, [2.0, 0.1])
     page._plotly.cache_clear()
     monkeypatch.setattr(page, "find_spec", lambda name: None)
-    assert "pip install plotly" in refused("report", tmp_path, "--out", tmp_path / "x.html")
+    assert "pip install plotly" in refused("report", tmp_path, "--ungated", "--out", tmp_path / "x.html")
     page._plotly.cache_clear()
 
 

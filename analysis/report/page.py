@@ -106,14 +106,15 @@ def _or_nothing(load, *arguments, **more):
         return []
 
 
-def build(made, command):
-    """The page of this `Material`, as text."""
+def build(made, command, warning=""):
+    """The page of this `Material`, as text; `warning`: why it should not be published, where it should not."""
     sections = [_section(f"s{place}", race, made) for place, race in enumerate(made.races)]
     return (
         _environment()
         .get_template("page.html.j2")
         .render(
             title=_title(sections),
+            warning=warning,
             sections=sections,
             across=[*_across(made), *_engines(made.races)],
             command=command,
