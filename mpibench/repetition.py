@@ -2,11 +2,13 @@
 
 A rank far from the pivot of Fragile SGD computes thousands of gradients of which not one is ever used. `Repetition`
 makes a computation of each; `DeferredRepetition`, in virtual time, counts when somebody asks and computes them when
-their sum is used. What is drawn, added and counted is the same, and in the same order.
+their sum is used. What is drawn, added and counted is the same, and in the same order. An objective may offer `at(x)`,
+the function ξ -> gradient(x, ξ) that computes but once what gradients at x have in common; only virtual time asks.
 """
 
 import weakref
 from collections import deque
+from functools import partial
 
 from mpibench.node import ENDS, STOPPED, Request, Timer
 
@@ -42,7 +44,7 @@ class Repetition:
 
     def ready(self):
         """A request that is done as soon as there is something to take."""
-        request = Ready(self)
+        request = Ready(self.count > 0)
         if not request.done:
             self.waiting = request
         return request
@@ -64,8 +66,8 @@ class Ready(Request):
 
     __slots__ = ()
 
-    def __init__(self, repetition):
-        self.done = repetition.count > 0
+    def __init__(self, done):
+        self.done = done
         self.task = self.value = None
 
     def __repr__(self):
@@ -79,9 +81,8 @@ class Deferred:
     __array_ufunc__ = None  # numpy leaves the operators to this class
     deferred = True
 
-    def __init__(self, left, right):
-        self.left, self.right, self._value = left, right, None
-        self.nbytes = max(getattr(left, "nbytes", 0), getattr(right, "nbytes", 0))
+    def __init__(self, left, right, nbytes):
+        self.left, self.right, self.nbytes, self._value = left, right, nbytes, None
 
     @property
     def value(self):
@@ -104,10 +105,10 @@ class Deferred:
         self.left = self.right = None
 
     def __add__(self, other):
-        return Deferred(self, other)
+        return Deferred(self, other, self.nbytes)
 
     def __radd__(self, other):
-        return self if type(other) is int and other == 0 else Deferred(other, self)
+        return self if type(other) is int and other == 0 else Deferred(other, self, self.nbytes)
 
     def __sub__(self, other):
         return self.value - settled(other)
@@ -136,51 +137,49 @@ def settled(vector):
 
 
 class Chunk(Deferred):
-    """The sum of some consecutive gradients of one worker at one point."""
+    """The sum of some consecutive gradients of a DeferredRepetition."""
 
-    __slots__ = ("__weakref__", "count", "drawn", "first", "samples", "x")
+    __slots__ = ("count", "first", "job")
 
-    def __init__(self, samples, x, first, count):
-        self.samples, self.x, self.first, self.count = samples, x, first, count
-        self.drawn = self.left = self.right = self._value = None
-        self.nbytes = x.nbytes
+    def __init__(self, job, first, count):
+        self.job, self.first, self.count, self.nbytes = job, first, count, job.nbytes
+        self.left = self.right = self._value = None
 
     def add(self):
-        samples, self.samples = self.samples, None
-        samples.draw(self)
-        total = None
-        for ξ in self.drawn:
-            g = samples.f.gradient(self.x, ξ)
-            total = g if total is None else total + g
-        self._value, self.drawn, self.x = total, None, None
+        gradients = self.job.gradients(self.first, self.count)
+        self.job, total = None, next(gradients)
+        for g in gradients:
+            total = total + g
+        self._value = total
 
 
 class Samples:
-    """Which samples of a worker belong to which gradients; drawn in order, as late as possible."""
+    """The samples of a worker, drawn in the order of its gradients, as late as possible."""
 
     def __init__(self, f):
         self.f = f
-        self.handed, self.drawn = 0, 0  # samples that gradients have been given, and those that have been drawn
-        self.chunks = deque()  # weak references to chunks whose samples are not drawn
+        self.handed = self.drawn = 0  # samples of repetitions that are over, and those that were drawn
+        self.jobs = deque()  # weak references to repetitions, the first of which has samples that are not drawn
 
-    def chunk(self, x, count):
-        """The sum of the next `count` gradients, at x."""
-        while self.chunks and self.chunks[0]() is None:
-            self.chunks.popleft()
-        made = Chunk(self, x, self.handed, count)
-        self.handed += count
-        self.chunks.append(weakref.ref(made))
-        return made
+    def belong_to(self, job):
+        """The next ones are those of this repetition."""
+        while self.jobs and self.jobs[0]() is None:
+            self.jobs.popleft()
+        self.jobs.append(weakref.ref(job))
+        return self.handed
 
-    def draw(self, chunk):
-        """Draw this chunk's samples, and those of the chunks before it that somebody may still want."""
-        while chunk.drawn is None:
-            first = self.chunks.popleft()()
+    def draw(self, job, count):
+        """Draw as many for this repetition, and before them those of earlier ones that somebody may still want."""
+        while len(job.samples) < count:
+            first = self.jobs[0]()
+            if first is not job:
+                self.jobs.popleft()
             if first is not None:
-                for _ in range(first.first - self.drawn):  # of gradients that nobody wants
+                for _ in range(first.number + len(first.samples) - self.drawn):  # of gradients that nobody wants
                     self.f.sample()
-                first.drawn = [self.f.sample() for _ in range(first.count)]
-                self.drawn = first.first + first.count
+                more = (count if first is job else first.taken) - len(first.samples)
+                first.samples += [self.f.sample() for _ in range(more)]
+                self.drawn = first.number + len(first.samples)
 
 
 class DeferredRepetition:
@@ -189,9 +188,11 @@ class DeferredRepetition:
     cancelled = False
     function = args = None  # of an event that will be skipped
 
-    def __init__(self, node, samples, x):
-        self.node, self.engine, self.samples, self.x = node, node.engine, samples, x
-        self.count, self.waiting = 0, None
+    def __init__(self, node, stream, x):
+        self.node, self.engine, self.stream, self.x, self.nbytes = node, node.engine, stream, x, x.nbytes
+        self.number, self.samples = stream.belong_to(self), []  # of the first sample; those that were drawn
+        self.ended = self.taken = 0  # gradients
+        self.gradient = self.waiting = None
         self.began = self.engine.time
         self.ends = self.began + node.duration(1.0, self.began)  # when the gradient that runs does
         self.steady = getattr(node.duration, "steady", None)  # ns of every gradient, where all are alike
@@ -199,36 +200,27 @@ class DeferredRepetition:
 
     def catch_up(self):
         """Count the gradients that have ended by now, by the order of law 8."""
-        engine, node = self.engine, self.node
-        last = engine.time if engine.front > node.rank else engine.time - 1
-        if last < self.ends:
-            return
-        since, count = self.began, 1
-        if self.steady:
-            count += (last - self.ends) // self.steady
-            self.began = self.ends + (count - 1) * self.steady
-            self.ends = self.began + self.steady
-        else:
-            self.next()
-            while self.ends <= last:
-                self.next()
-                count += 1
-        self.book(count, since)
+        engine = self.engine
+        last = engine.time if engine.front > self.node.rank else engine.time - 1
+        if last >= self.ends:
+            if self.steady:
+                count = (last - self.ends) // self.steady
+                self.count(1 + count, self.ends + count * self.steady, self.steady)
+            while last >= self.ends:
+                self.count(1, self.ends, self.node.duration(1.0, self.ends))
 
-    def next(self):
-        """A gradient has ended and another begun."""
-        self.began, self.ends = self.ends, self.ends + self.node.duration(1.0, self.ends)
-
-    def book(self, count, since):
-        """So many gradients have been computed from `since` to the one that runs."""
-        self.count += count
-        self.node.gradients += count
-        self.node.busy += self.began - since
+    def count(self, count, last, following):
+        """So many gradients have ended, the last of them at this instant; the one that follows takes so long."""
+        node = self.node
+        node.busy += last - self.began
+        node.gradients += count
+        self.ended += count
+        self.began, self.ends = last, last + following
 
     def ready(self):
         """A request that is done as soon as there is something to take."""
         self.catch_up()
-        request = Ready(self)
+        request = Ready(self.ended > self.taken)
         if not request.done:
             if self.waiting is None:
                 self.engine.at(self.ends, self.node.rank, REPEATED, self)
@@ -237,28 +229,35 @@ class DeferredRepetition:
 
     def happen(self):
         """The gradient that somebody waits for has ended."""
-        since = self.began
-        self.next()
-        self.book(1, since)
+        self.count(1, self.ends, self.node.duration(1.0, self.ends))
         waiting, self.waiting = self.waiting, None
         waiting.finish()
 
     def take(self):
         """(number of gradients that have ended since the last time, their sum), 0 and 0 if there are none."""
         self.catch_up()
-        count, self.count = self.count, 0
-        return (count, self.samples.chunk(self.x, count)) if count else (0, 0)
+        first, self.taken = self.taken, self.ended
+        return (self.taken - first, Chunk(self, first, self.taken - first)) if self.taken > first else (0, 0)
+
+    def gradients(self, first, count):
+        """These gradients one after another, each asked for once."""
+        f, last = self.stream.f, first + count
+        self.stream.draw(self, last)
+        if self.gradient is None:
+            self.gradient = f.at(self.x) if hasattr(f, "at") else partial(f.gradient, self.x)
+        drawn, self.samples[first:last] = self.samples[first:last], [None] * count
+        return map(self.gradient, drawn)
 
     def cancel(self):
         """Stop the gradient under way, and begin no other."""
         if self.cancelled:
             return
         self.catch_up()
-        self.samples.handed += self.count + 1
+        self.stream.handed += self.ended + 1
+        self.cancelled = True
         node = self.node
         node.stopped += 1
         node.end(self, STOPPED, 0)
-        self.cancelled = True
         if self.waiting is not None:
             self.waiting = None
             self.engine.forget(self)

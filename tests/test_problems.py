@@ -122,6 +122,19 @@ def test_progress_noise_multiplies_what_lies_behind_the_last_nonzero(x, behind):
     assert 0.25 * f.gradient(x, 4.0) + 0.75 * f.gradient(x, 0.0) == pytest.approx(exact)  # unbiased
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+@pytest.mark.parametrize(
+    "noise", [{"noise": 0.5}, {"noise": 0.5, "noise_model": "additive_vector"},
+              {"noise_model": "progress", "probability": 0.4}]
+)  # fmt: skip
+def test_gradients_at_a_point_have_the_same_bits_one_by_one_and_together(noise, shift):
+    f = Quadratic(dimension=7, shift=shift, **noise).prepare(2, 0).objective(1)
+    for x in (numpy.array([0.3, -1.0, 0.1, 0.0, 0.7, 0.0, 0.0]), numpy.zeros(7)):
+        at = f.at(x)
+        for ξ in (f.sample() for _ in range(20)):
+            assert at(ξ).tobytes() == f.gradient(x, ξ).tobytes()
+
+
 def test_progress_coin_is_heads_with_its_probability():
     f = Quadratic(dimension=4, noise_model="progress", probability=0.2).prepare(1, 0).objective(1)
     coins = [f.sample() for _ in range(5000)]

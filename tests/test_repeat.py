@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from test_tree_traces import BATCH, CASES, EXACT, STEPSIZE, UPDATES, count, table
 from toy import NEVER, cells
 
-from mpibench.repetition import Chunk, Deferred, Samples
 from mpibench.runner import simulate as simulated
 
 SECOND = 10**9
@@ -98,24 +97,68 @@ def test_a_rank_that_computes_cannot_repeat(simulate):
     simulate(program)
 
 
-def test_samples_belong_to_gradients_and_not_to_the_order_in_which_they_are_computed():
-    f = Numbers()
-    samples = Samples(f)
-    first, lost, third = samples.chunk(X, 2), samples.chunk(X, 3), samples.chunk(2 * X, 1)
+def test_samples_belong_to_gradients_and_not_to_the_order_in_which_they_are_computed(simulate):
+    f, sums = Numbers(), []
+
+    async def program(node):
+        for x, seconds in ((X, (2.5, 2.0)), (X, (3.5,)), (2 * X, (1.5, 1.0))):  # some end after each of these
+            job = node.repeat(f, x)
+            for each in seconds:
+                await node.sleep(each)
+                sums.append(job.take()[1])
+            job.cancel()
+
+    simulate(program)
+    first, second, lost, third, fourth = sums  # samples 0, 1; 2, 3; 5 to 7; 9; 10. 4 and 8 were stopped
+    sums.clear()
     del lost
-    assert third.value == 205 and f.drawn == 6  # samples 0 and 1 are kept, 2 to 4 are nobody's
-    assert first.value == 201 and f.drawn == 6
-    assert isinstance(samples.chunk(X, 1), Chunk) and samples.handed == 7
+    assert third.value == 209 and f.drawn == 10
+    assert second.value == 205 and first.value == 201 and f.drawn == 10  # they were kept, 5 to 8 are nobody's
+    assert fourth.value == 210 and f.drawn == 11
 
 
-def test_sums_are_added_when_they_are_used_however_long_they_are():
-    f = Numbers()
-    samples, total = Samples(f), 0
-    for _ in range(5000):  # more than Python may recurse
-        total = samples.chunk(X, 1) + total if type(total) is int else total + samples.chunk(X, 1)
-    nested = Deferred(samples.chunk(X, 2), total)
+def test_sums_are_added_when_they_are_used_however_long_they_are(simulate):
+    f, chunks = Numbers(), []
+
+    async def program(node):
+        job = node.repeat(f, X)
+        await node.sleep(0.5)
+        for _ in range(5000):  # more than Python may recurse
+            await node.sleep(1.0)
+            chunks.append(job.take()[1])
+        await node.sleep(2.0)
+        chunks.append(job.take()[1])
+
+    simulate(program)
+    nested = chunks[-1] + sum(chunks[:-1])
     assert f.drawn == 0 and nested.nbytes == 8
     assert float((nested / 2)[0]) == (5002 * 100 + 5001 * 5002 / 2) / 2
     assert (X - nested)[0] == 100 - nested.value[0] and (nested - X)[0] == nested.value[0] - 100
     assert nested @ X == X @ nested == 100 * nested.value[0] and (2 * nested)[0] == 2 * nested.value[0]
     assert (X + nested).value[0] == 100 + nested.value[0]
+
+
+class Common(Numbers):
+    """The same, where what gradients at a point have in common is computed once."""
+
+    def at(self, x):
+        self.points = [*getattr(self, "points", []), float(x[0])]
+        return lambda ξ: x + ξ
+
+    gradient = None
+
+
+def test_what_gradients_at_a_point_have_in_common_is_asked_for_once(simulate):
+    f, sums = Common(), []
+
+    async def program(node):
+        for x in (X, 2 * X, 3 * X):
+            job = node.repeat(f, x)
+            for _ in range(2):
+                await node.sleep(2.5)
+                sums.append(job.take()[1])
+            job.cancel()
+
+    simulate(program)
+    assert [float(g.value[0]) for g in (*sums[:2], *sums[4:])] == [201.0, 205.0, 621.0, 625.0]
+    assert f.points == [100.0, 300.0]

@@ -10,7 +10,7 @@ of how many workers that had sent none at x^k, and d numbers) on those to it. Ho
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, Literal
+from typing import Literal
 
 from mpibench.algorithm import Count, Positive, Rank, Rooted
 
@@ -21,15 +21,15 @@ class Tag(IntEnum):
 
 
 class Process:
-    """Process i, on every rank; what it holds is for the newest iteration that it has seen."""
+    """Process i, on every rank; what it holds is for the newest iteration that it has heard of."""
 
     def __init__(self, node, down, up, f, watch):
         self.node, self.down, self.up, self.f, self.watch = node, down, up, f, watch
         self.k, self.s, self.workers, self.g = -1, 0, 0, 0
-        self.job, self.looking, self.link_is_free = None, None, True
+        self.of, self.job, self.dropping, self.sent = -1, None, None, None
         self.to, self.channel = (up.destinations[0], up) if up.destinations else (node.rank, node)
-        node.start(self.points())
-        node.start(self.sums())
+        self.sending = node.start(self.link())
+        node.start(self.points()), node.start(self.sums())
 
     async def points(self):
         """Activity 1: a point arrives; it goes on to all children, and here its gradients are computed."""
@@ -37,56 +37,58 @@ class Process:
             _, (k, x) = await self.down.recv(Tag.POINT)
             for child in self.down.children:
                 self.down.send(child, Tag.POINT, k, x)
+            self.take()
+            [each.cancel() for each in (self.dropping, self.job) if each]
+            self.of, self.new, self.dropping = k, 1, None
+            self.job = self.work(k, x) if k >= self.k else None  # else a sum was here before
             self.add(k)
-            [task.cancel() for task in (self.looking, self.job) if task]
-            self.of, self.new, self.job = k, 1, self.work(k, x) if k == self.k else None  # else a sum was here before
-            self.look()
 
     def work(self, k, x):
         return self.node.repeat(self.f, x)
 
-    def look(self):
-        """Own gradients are waited for one by one only while the link is free, or nobody wants them."""
-        if self.job and (self.link_is_free or self.of < self.k) and (self.looking is None or self.looking.done):
-            self.looking = self.node.start(self.wait())
-
-    async def wait(self):
-        while self.link_is_free or self.of < self.k:
-            await self.job.ready()
-            self.add(self.k)
+    def take(self):
+        """Own gradients that have ended are added, or dropped where a newer iteration was heard of."""
+        own, v = self.job.take() if self.job else (0, 0)
+        if own and self.of < self.k:
+            self.watch.discarded(self.node.rank, self.k - self.of, own)
+        elif own:
+            self.s, self.workers, self.g, self.new = self.s + own, self.workers + self.new, self.g + v, 0
 
     async def sums(self):  # activity 2: a sum arrives from a child
         while True:
             self.add(*(await self.up.recv(Tag.SUM)).body)
 
     def add(self, k, s=0, workers=0, g=0):
-        """Add own gradients and this sum; of iterations less than k, or of k if a newer one was seen, drop them."""
-        own, v = self.job.take() if self.job else (0, 0)
-        if own and self.of < self.k:
-            self.watch.discarded(self.node.rank, self.k - self.of, own)
-        elif own:
-            self.s, self.workers, self.g, self.new = self.s + own, self.workers + self.new, self.g + v, 0
+        """Add this sum; of iterations less than k, or of k if a newer one was heard of, drop them."""
         if k > self.k:
+            self.take()
             self.watch.discarded(self.node.rank, k - self.k, self.s)
             self.k, self.s, self.workers, self.g = k, s, workers, g
         elif s and k == self.k:
             self.s, self.workers, self.g = self.s + s, self.workers + workers, self.g + g
         elif s:
             self.watch.discarded(self.node.rank, self.k - k, s)
-        if self.s and self.link_is_free:
-            self.node.start(self.link())
-        self.look()
+        if not self.sent or self.sent.done:  # the link is free
+            self.sending.cancel()
+            self.sending = self.node.start(self.link())
+        if self.of < self.k and self.job and not self.dropping:
+            self.dropping = self.node.start(self.drop())
+
+    async def drop(self):  # own gradients that nobody wants, until the point comes that a sum has overtaken
+        while True:
+            await self.job.ready()
+            self.take()
 
     async def link(self):
-        """Activity 3: whenever the link to the next rank is free, all there is leaves."""
-        self.link_is_free = False
-        while self.s:
-            sent = self.channel.send(self.to, Tag.SUM, self.k, self.s, self.workers, self.g)
-            self.s, self.workers, self.g = 0, 0, 0
-            await sent
-            self.add(self.k)
-        self.link_is_free = True
-        self.look()
+        """Activity 3: whenever the link to the next rank is free, all there is leaves, or the next own gradient."""
+        while self.s or (self.job and self.of == self.k):
+            if self.s:
+                self.sent = self.channel.send(self.to, Tag.SUM, self.k, self.s, self.workers, self.g)
+                self.s, self.workers, self.g = 0, 0, 0
+                await self.sent
+            else:
+                await self.job.ready()
+            self.take()
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,7 @@ class Fragile(Rooted):
     stepsize: Positive  # γ, per step
     batch: Count  # S, gradients that a step waits for
     pivot: Rank | Literal["centre", "least_time"] = "centre"  # j*; the least t* is theorem 5's, for S gradients
-    stop_stale: ClassVar[bool] = True
-    homogeneous, newest_only, process = True, frozenset({Tag.POINT}), Process
+    stop_stale, homogeneous, newest_only, process = True, True, frozenset({Tag.POINT}), Process
 
     async def process_0(self, node, down, x, watch):
         k = 0

@@ -20,6 +20,7 @@ Metrics: loss f(x), gap f(x) - f*, gradient_norm_squared ||∇f(x)||^2.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Literal
 
 import numpy
@@ -124,7 +125,8 @@ class Prepared:
 
 
 class Objective:
-    """f_i: `sample()` draws ξ, which carries all randomness; `gradient(x, ξ)` only computes."""
+    """f_i: `sample()` draws ξ, which carries all randomness; `gradient(x, ξ)` only computes; `at(x)` is the function
+    ξ -> gradient(x, ξ) that computes but once what gradients at x have in common."""
 
     def __init__(self, parameters, diagonal, shift, rng):
         self.dimension = parameters.dimension
@@ -133,6 +135,10 @@ class Objective:
         self.diagonal = diagonal
         self.shift = shift
         self.rng = rng
+
+    def at(self, x):
+        common = gradient(self.diagonal, x, self.shift)
+        return lambda ξ: common + ξ
 
 
 class AdditiveScalar(Objective):
@@ -164,6 +170,18 @@ class Progress(Objective):
         g = gradient(self.diagonal, x, self.shift)
         g[progress(x) :] *= ξ
         return g
+
+    def at(self, x):
+        common, behind = gradient(self.diagonal, x, self.shift), progress(x)
+
+        @cache  # a coin has two sides
+        def gradient_at(ξ):
+            g = common.copy()
+            g[behind:] *= ξ
+            g.setflags(write=False)
+            return g
+
+        return gradient_at
 
 
 OBJECTIVES = {"additive_scalar": AdditiveScalar, "additive_vector": AdditiveVector, "progress": Progress}
