@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy
 
-from mpibench.compressors import Compressor, Memoryless, Packed, on_host
+from mpibench.compressors import Compressor, Memoryless
 from mpibench.compressors._sparse import Sparse, pack_places, places_bits, scatter, unpack_places
 from mpibench.compressors.identity import Identity
 from mpibench.compressors.rand_k import RandK
@@ -19,7 +19,7 @@ COUNT = 4  # bytes that say how many coordinates follow
 
 @dataclass(frozen=True)
 class Repeated(Compressor):
-    """C_1(x) + .. + C_times(x). Its bits are those of the messages one by one."""
+    """C_1(x) + .. + C_times(x). Its bits are those of what is serialised; what links are charged, its sender says."""
 
     of: Compressor  # unbiased, with messages of one length, not of randomness in common
     times: int
@@ -28,10 +28,6 @@ class Repeated(Compressor):
 
     def check(self, d):
         self.of.check(d)
-
-    def encode(self, x, rng, shared=None):
-        data = super().encode(x, rng, shared).data
-        return Packed(data, self.times * self.of.bits(len(x), 8 * on_host(x).itemsize))
 
     def pack(self, x, rng, shared):
         if not isinstance(self.of, RandK):
