@@ -540,6 +540,19 @@ METHODS_OF_THE_RING = ("iallreduce_sgd", "ring_all_reduce")
 NO_PATIENCE = {"patience_seconds": 0.1}  # seconds that OSGP waits for what may be lost
 
 
+IN_STEP = ("ring_all_reduce", "d_psgd", "d_psgd_atc", "s_ab", "push_pull", "local_sgd", "swarm_sgd_blocking")
+
+
+def with_a_straggler(job, folder, ranks, rows, updates=24, probability=0.0):
+    """Run these rows on so many ranks, one of them four times slower, where messages may get lost."""
+    links = "latency_seconds = 0.002, vector_seconds = 0.003"
+    shape = (("workers = 2", f"workers = {ranks}"), ("updates = 20", f"updates = {updates}"), RACE[2])
+    loss = f"loss = {{ probability = {probability}, max_consecutive = 5 }}\n"
+    methods = loss + '[graph]\nname = "complete"\n' + "\n".join(map(table_of, rows))
+    path = job(*shape, ("vector_seconds = 0.5", links), STRAGGLER, OF_THE_MEAN, methods=methods)
+    compare_on_nine_ranks(path, folder, len(rows))
+
+
 @pytest.mark.parametrize("probability", [0.0, 0.3])
 @pytest.mark.parametrize("ranks", [7, 8])
 def test_asynchronous_network_methods_with_a_straggler_and_loss(job, tmp_path, monkeypatch, ranks, probability):
@@ -549,12 +562,15 @@ def test_asynchronous_network_methods_with_a_straggler_and_loss(job, tmp_path, m
         rows = [replace(row, parameters=dict(row.parameters) | (NO_PATIENCE if "osgp" in row.name else {}))
                 for row in rows if row.tolerates_loss]  # fmt: skip
         rows = list({str(row): row for row in rows}.values())
-    links = "latency_seconds = 0.002, vector_seconds = 0.003"
-    changes = (*RACE[1:-1], ("workers = 2", f"workers = {ranks}"), ("vector_seconds = 0.5", links), STRAGGLER)
-    loss = f"loss = {{ probability = {probability}, max_consecutive = 5 }}\n"
-    graph = '[graph]\nname = "complete"\n'
-    path = job(*changes, OF_THE_MEAN, methods=loss + graph + "\n".join(map(table_of, rows)))
-    compare_on_nine_ranks(path, tmp_path / "virtual", len(rows))
+    with_a_straggler(job, tmp_path / "virtual", ranks, rows, probability=probability)
+
+
+@pytest.mark.parametrize("ranks", [7, 8])
+def test_methods_that_keep_step_or_wait_for_a_pair_with_a_straggler(job, tmp_path, monkeypatch, ranks):
+    monkeypatch.chdir(tmp_path)
+    rows = {row.name: row for row in reversed(LAWS) if row.name in IN_STEP}  # the first of each
+    assert len(rows) == len(IN_STEP)
+    with_a_straggler(job, tmp_path / "virtual", ranks, list(rows.values()), updates=12)
 
 
 def test_native_ranks_share_the_model_of_hogwild(launch, job):
