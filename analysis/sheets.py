@@ -117,6 +117,8 @@ TEX = str.maketrans(
         "Δ": r"$\Delta$",
         "σ": r"$\sigma$",
         "²": r"\textsuperscript{2}",
+        "τ": r"$\tau$",
+        "×": r"$\times$",
         '"': "''",
         "|": r"\textbar{}",
     }

@@ -21,7 +21,7 @@ from test_timeline import record
 
 from analysis import races, tables
 from analysis.__main__ import main
-from analysis.report import page, verdict
+from analysis.report import figures, page, verdict
 from analysis.rounding import number
 
 ROOT = Path(__file__).parent.parent
@@ -146,6 +146,22 @@ def test_every_run_failed(tmp_path):
 def test_an_experiment_without_targets_has_a_page(tmp_path):
     write(tmp_path, [2.0, 0.1], targets=None)
     assert "no race to decide" in text_of(built(tmp_path))
+
+
+def test_marks_that_coincide_are_set_apart_inside_their_lane():
+    for count in (2, 11, 100):
+        heights = figures._apart([1.0] * count, 3)
+        assert len(set(heights)) == count and max(abs(height - 3) for height in heights) <= 0.25
+    assert figures._apart([1.0, 2.0], 0) == [0.0, 0.0]
+
+
+def test_no_median_is_drawn_of_four_runs(tmp_path):
+    for n in (4, 5):
+        race(tmp_path / str(n), TIMES[:n])
+        (only,) = races.load([tmp_path / str(n)])
+        made = figures.times("x", tables.tabulate(only), figures.looks(["ringmaster"])).views[0]
+        medians = [trace for trace in made["data"] if trace.get("marker", {}).get("symbol") == "line-ns-open"]
+        assert len(medians) == (n == 5) and (" s, " in made["layout"]["annotations"][0]["text"]) == (n == 5)
 
 
 # numbers

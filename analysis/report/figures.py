@@ -89,7 +89,7 @@ def times(key, table, look):
                         "showlegend": False,
                     }
                 )
-        if math.isfinite(row.median_seconds):
+        if math.isfinite(row.median_seconds) and row.n >= statistics.POINTS_FRACTION:
             data += _median(row, place, own, max(ends))
         theory = row.predicted_seconds
         if math.isfinite(theory) and ends and min(ends) / 20 <= theory <= 20 * max(ends):
@@ -148,9 +148,11 @@ def times(key, table, look):
 def _apart(seconds, place):
     """The heights of marks in a lane; what coincides is set apart, below and above in turn."""
     seen, heights = {}, []
+    most = max(seconds.count(value) for value in seconds)
+    step = min(0.085, 0.4 / most)  # so that all stay in the lane
     for value in seconds:
         k = seen[value] = seen.get(value, -1) + 1
-        heights.append(round(place + 0.085 * (-1) ** k * ((k + 1) // 2), 3))
+        heights.append(round(place + step * (-1) ** k * ((k + 1) // 2), 3))
     return heights
 
 
@@ -184,8 +186,10 @@ def _median(row, place, own, end):
 
 
 def _lane_title(row):
-    middle = "missed" if math.isinf(row.median_seconds) else f"{number(row.median_seconds)} s"
-    return f"<b>{_escaped(row.method)}</b>  {middle}, {row.reached}/{row.n} runs" if row.n else f"<b>{row.method}</b>"
+    middle = "missed, " if math.isinf(row.median_seconds) else f"{number(row.median_seconds)} s, "
+    if row.n < statistics.POINTS_FRACTION:
+        middle = ""  # too few for a median
+    return f"<b>{_escaped(row.method)}</b>  {middle}{row.reached}/{row.n} runs"
 
 
 def curves(key, race, metric, look, ladder):
@@ -324,7 +328,8 @@ def _vertical(metric, seen, targets, runs):
     axis = {"title": {"text": _words(metric)}}
     if all(value > 0 for value in targets) and _is_log(metric, kept, targets, runs):
         kept = [value for value in kept if value > 0]
-        return axis | {"type": "log", "range": [math.log10(min(kept) / 1.4), math.log10(max(kept) * 1.4)]}
+        ends = [math.log10(min(kept) / 1.4), math.log10(max(kept) * 1.4)]
+        return axis | {"type": "log", "range": ends, "dtick": 1 if ends[1] - ends[0] > 2 else "D2"}
     low, high = (min(kept), max(kept)) if kept else (0.0, 1.0)
     margin = 0.05 * (high - low or 1.0)
     return axis | {"range": [low - margin, high + margin]}
