@@ -51,8 +51,12 @@ demo: env  ## jobs/demo.toml under MPI; its table, and its figure in results/dem
 
 test: test-unit test-mpich  ## all tests: in one process, then under MPICH with 2, 3 and 4 ranks
 
+# Tests that start ranks have the machine to themselves, one after another; the others share it.
+LAUNCHING := $(addprefix tests/test_,$(addsuffix .py,launch restart resume doctor hosts shutdown))
+
 test-unit: env
-	$(call in,.venv) python -m pytest -q
+	$(call in,.venv) python -m pytest -q -n auto --dist worksteal $(addprefix --ignore=,$(LAUNCHING))
+	$(call in,.venv) python -m pytest -q $(LAUNCHING)
 
 # $(call test_under_mpi,ENVIRONMENT,LIBRARY,FLAGS): the tests marked `mpi`; LIBRARY is a part of what the library calls
 # itself. Only files with that mark are collected, for every rank imports them. `-m mpi4py` ends all ranks when one

@@ -9,7 +9,10 @@ REPLICATIONS = 300
 RESAMPLES = 299
 
 
-@pytest.mark.parametrize(("case", "n"), [(case, n) for case in CASES for n in case.runs if n != 20], ids=str)
+COUNTED = [pytest.param(case, n, id=f"{case.name}, {n} runs") for case in CASES for n in case.runs if n != 20]
+
+
+@pytest.mark.parametrize(("case", "n"), COUNTED)
 def test_an_interval_covers_what_it_says(case, n):
     """95 % promised; with 300 replications the bound is 3 standard errors below 0.95."""
     covered, given = coverage(case, n, REPLICATIONS, RESAMPLES)
