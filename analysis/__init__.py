@@ -17,6 +17,8 @@ agreement        the simulation beside real ranks
 report           all of it on one page
 staleness, histograms  how stale gradients were: the numbers, and the figure
 sheets           what is shown of a race, as Markdown, LaTeX, HTML and CSV
+grade, rules, evidence  how far results can be trusted: 60 items, their rules, and what files say for it
+drift            what has changed between two sets of results
 notes, rounding  what is said beside all of them, and numbers as readers see them
 
 Everything is regenerated from result files alone; nothing of mpibench, MPI or torch is needed to read them.

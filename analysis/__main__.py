@@ -94,6 +94,24 @@ def score(paths, as_json):
 
 
 @main.command()
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@allow_poor_fidelity
+def drift(old, new, allow_poor_fidelity):
+    """What has changed from the results in folder OLD to those in folder NEW, with drift flagged.
+
+    Exit code 1 where something has drifted.
+    """
+    from analysis import drift
+    from analysis.races import load
+
+    found = drift.compare(load([old], allow_poor_fidelity), load([new], allow_poor_fidelity))
+    click.echo(drift.markdown(found), nl=False)
+    if found.drifted:
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @paths

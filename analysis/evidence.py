@@ -62,7 +62,8 @@ class Facts:
     def checks(self):
         """name -> passed (1, 0, -1), of /checks."""
         names = [name.decode() if isinstance(name, bytes) else name for name in self.column("checks/name")]
-        return dict(zip(names, self.column("checks/passed").tolist(), strict=False))
+        rows = zip(names, self.column("checks/passed").tolist(), strict=False)
+        return {name: passed for name, passed in rows if name != "plausibility"}  # that is a flag
 
 
 def facts(path):

@@ -15,6 +15,8 @@ def provenance(race):
             "some workers, mostly the fast ones, weigh more, which shifts the limit unless all workers have the same."
         )
     yield from stated(race)
+    if fast := [f"{method.label} seed {run.seed}" for method in race.methods for run in method.runs if run.implausible]:
+        yield f"FLAGGED, faster than theory allows: {'; '.join(fast)}. Look for the error before you believe it."
     failed = [(method, run) for method in race.methods for run in method.runs if run.stopped_from_outside]
     if failed:
         yield f"Failed, in no number here: {'; '.join(_failure(method, run) for method, run in failed)}."

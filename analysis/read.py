@@ -94,6 +94,7 @@ class Run:
     staleness_open: bool
     recorded: tuple[str, ...]  # columns of `updates`
     failed_checks: tuple[str, ...] = ()  # the names of those in /checks
+    implausible: bool = False  # faster than theory allows
     hits: dict = field(default_factory=dict, repr=False)  # `TimeToTarget` by target, as they are asked for
 
     @property
@@ -192,6 +193,7 @@ def _run(path, digest, file):
         prediction=_prediction(path, file) if "prediction" in file else None,
         **_updates(path, file),
         failed_checks=_failed_checks(file),
+        implausible=root.get("plausibility") == "faster than theory allows",
     )
 
 
@@ -267,7 +269,8 @@ def _failed_checks(file):
     checks = file.get("checks", {})
     if "name" not in checks or "passed" not in checks:
         return ()
-    return tuple(name for name, passed in zip(checks["name"].asstr(), checks["passed"], strict=True) if passed == 0)
+    rows = zip(checks["name"].asstr(), checks["passed"], strict=True)
+    return tuple(name for name, passed in rows if passed == 0 and name != "plausibility")  # that is a flag
 
 
 def _required(path, attributes, name):

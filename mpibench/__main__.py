@@ -202,6 +202,40 @@ def verify(files, as_json):
 
 
 @cli.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path())
+@click.option("--all", "also_restartable", is_flag=True, help="Also parts from which `run --resume` could go on.")
+def collect(folders, also_restartable):
+    """Make what killed runs have left below FOLDERS readable: files that say that they are incomplete, and why.
+
+    Call it when the runs have ended. Tables show such files as failed runs.
+    """
+    from mpibench import gathering
+
+    return said(gathering.collect(folders, also_restartable))
+
+
+@cli.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path())
+@click.option("--out", required=True, help="Folder of the merged results.")
+def merge(sources, out):
+    """Bring the result files of SOURCES, files and folders, together in one folder, each verified before.
+
+    Results of one experiment with different targets are refused; nothing is written over.
+    """
+    from mpibench import gathering
+
+    return said(gathering.merge(sources, out))
+
+
+def said(gathered):
+    """Print what was done; the exit code."""
+    for line in [*gathered.lines, *gathered.findings]:
+        click.echo(line)
+    click.echo(f"{len(gathered.lines)} files, {len(gathered.findings)} findings")
+    return 1 if gathered.findings else 0
+
+
+@cli.command()
 @click.option("--no-mpi", is_flag=True, help="Do not load MPI.")
 @click.option("--calibrate", type=click.Path(), metavar="FILE.toml", help="Time all links, write them as a topology.")
 @click.option("--gradients-of", "job", type=click.Path(), metavar="JOB", help="With it: time these gradients, too.")

@@ -130,7 +130,7 @@ class Batch:
         results = str(self.out / self.settings.name)
         return [
             ["python", "-m", "mpibench", "verify", results],
-            ["python", "-m", "analysis", "table", results, "--out", str(self.folder / "table.md")],
+            ["python", "-m", "analysis", "table", results, "--ungated", "--out", str(self.folder / "table.md")],
         ]
 
     def values(self, first=0, count=None):

@@ -199,7 +199,7 @@ class Campaign:
     def present(self, cell, seed):
         """The complete files of this cell and seed."""
         place = record.place(self.out, cell.name, cell.label, cell.hash, seed, "*")
-        return sorted(place.parent.glob(place.name))
+        return [path for path in sorted(place.parent.glob(place.name)) if record.is_complete(path)]
 
     def unfinished(self, cell, seed):
         """The parts of this cell and seed: of runs that were cut off or have failed."""

@@ -305,6 +305,33 @@ def broken_seal(content):
     return None
 
 
+def put_new(path, content):
+    """Write a whole file under a name that nothing has yet, synced; InvalidInput or DiskFull where that cannot be."""
+    beside = path.with_name(path.name + ".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, "xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        _rename_to_new(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        if error.errno in FULL:
+            raise DiskFull(f"no space left to write {path}: free some, or choose another folder") from error
+        said = "it exists, and a result is never written over" if path.exists() else error.strerror
+        raise InvalidInput(f"cannot write {path}: {said}") from error
+
+
+def is_complete(path):
+    """Whether a result file says that its run has ended by itself."""
+    try:
+        with h5py.File(path) as file:
+            return file.attrs.get("complete", 0) == 1
+    except OSError:
+        return False
+
+
 def _rename_to_new(source, target):
     """Rename, but never over an existing file, and have the folder's entry on the disk."""
     try:

@@ -53,6 +53,7 @@ def stamp(file):
     """What the attribute `verified` says of an open file that is about to be sealed."""
     inspection = _Inspection.__new__(_Inspection)
     inspection.path, inspection.findings, inspection.tuning_seeds = "", [], ()
+    inspection.pairing = inspection.problem = None
     inspection.look_into(file)
     checks = [check.__name__ for check in CHECKS]
     found = [f"{finding.check}: {finding.text}" for finding in inspection.findings]
@@ -77,6 +78,7 @@ def verify_set(paths):
             reported[root.get("experiment")].setdefault(root["seed"], inspection.path)
         for seed in inspection.tuning_seeds:
             tuned[root.get("experiment")].setdefault(seed, inspection.path)
+    found += _unpaired(inspections)
     for experiment, seeds in tuned.items():
         for seed in sorted(seeds.keys() & reported[experiment].keys()):
             if seeds[seed] != reported[experiment][seed]:  # else found in the file alone
@@ -85,11 +87,27 @@ def verify_set(paths):
     return found
 
 
+def _unpaired(inspections):
+    """Findings about files whose start, samples or delays are not those of other methods on the same seed."""
+    firsts = {}
+    for inspection in inspections:
+        root, said = inspection.root, inspection.pairing
+        if said is None:
+            continue
+        for what, digest in said.items():
+            place = root.get("experiment"), root.get("workers"), root.get("clock") == "native", root.get("seed"), what
+            first, other = firsts.setdefault((*place, inspection.problem), (inspection.path, digest))
+            if other != digest:
+                text = f"{what} of seed {root.get('seed')} is not that of {first}: {digest} and {other}"
+                yield Finding(inspection.path, "pairing", text)
+
+
 class _Inspection:
     """One file and what was found."""
 
     def __init__(self, path):
         self.path, self.findings, self.root, self.tuning_seeds = str(Path(path)), [], {}, ()
+        self.pairing = self.problem = None
         try:
             content = Path(path).read_bytes()
             broken = broken_seal(content)
@@ -159,6 +177,8 @@ class _Inspection:
         if not isinstance(resolved, dict) or not {"experiment", "algorithm", "problem"} <= resolved.keys():
             self.note("config", "/config/resolved is no resolved cell")
             return
+        self.problem = json.dumps([resolved.get("problem"), resolved.get("heterogeneity")], sort_keys=True)
+        self.pairing = self.text("config/pairing") if "config/pairing" in self.file else None
         digest = cell_hash(resolved)
         stored = self.file["config/hash"].asstr()[()] if "config/hash" in self.file else digest
         if stored != digest or self.root.get("cell") != digest[:16]:
@@ -245,6 +265,14 @@ class _Inspection:
         if missing := [name for name in ("resolution_seconds", "overhead_seconds") if not len(clock.get(name, ()))]:
             self.note("clock", f"/clock lacks {', '.join(missing)}")
             return
+        start, stop = clock.get("start_seconds"), clock.get("stop_seconds")
+        if start is not None and stop is not None:
+            if np.any(stop < start):
+                self.note("clock", f"rank {int(np.argmax(stop < start))} stops before it starts")
+            span = self.file["clock"].attrs.get("span_seconds")
+            if span is not None and not math.isclose(span, stop.max() - start.min(), rel_tol=1e-9, abs_tol=1e-9):
+                text = f"first start to last stop is {stop.max() - start.min():.9g}"
+                self.note("clock", f"span_seconds is {span:.9g}, and from {text}")
         steps = np.diff(self.columns("trace").get("time", np.empty(0)))
         if self.root.get("clock") == "native" and np.any(steps > 0):  # elsewhere times are modelled, not measured
             shortest = steps[steps > 0].min()
@@ -270,10 +298,59 @@ class _Inspection:
             if sent != sum(parts):
                 text = f"{parts[0]} received, {parts[1]} lost and {parts[2]} in flight"
                 self.note("ledger", f"{sent} messages were sent, but {text}")
+        for name in ("serialised", "mpi"):
+            pair = [self.file.get(f"bytes/{name}/{way}") for way in ("up", "down")]
+            edges = self.file.get(f"bytes/{name}/edges")
+            if None not in pair and edges is not None and sum(int(way[()]) for way in pair) != int(np.sum(edges[()])):
+                self.note("ledger", f"/bytes/{name}/up and down are not the sum of /bytes/{name}/edges")
         for way in ("up", "down", "edges"):
             inner, outer = (self.file.get(f"bytes/{level}/{way}") for level in ("serialised", "mpi"))
-            if inner is not None and outer is not None and np.sum(inner[()]) > np.sum(outer[()]):
+            if inner is not None and outer is not None and np.any(inner[()] > outer[()]):
                 self.note("ledger", f"/bytes/serialised/{way} is more than /bytes/mpi/{way}, which contains it")
+        edges = {name: self.file.get(f"bytes/edges/{name}") for name in ("messages", "lost", "received")}
+        if None not in edges.values():
+            sent, lost, received = (column[()] for column in edges.values())
+            if np.any(received > sent - lost):
+                at = int(np.argmax(received > sent - lost))
+                text = f"{received[at]} of {sent[at]} messages, {lost[at]} of which are lost"
+                self.note("ledger", f"edge {at} has received {text}")
+
+    def events(self):
+        """Nothing arrives before it was sent, nor ends before it began, within the error of the clocks."""
+        events = self.columns("events")
+        if not {"t", "until", "rank", "kind"} <= events.keys():
+            return
+        trips = self.columns("clock").get("round_trip_seconds", np.zeros(1))
+        slack = 1e-9 + (trips.max() if len(trips) else 0.0) / 2  # of an offset: at most half its round trip
+        early = events["until"] < events["t"] - slack  # NaN, which is not known, is not
+        if early.any():
+            at = int(early.argmax())
+            by = events["t"][at] - events["until"][at]
+            text = f"event {at} of rank {events['rank'][at]} ends {by:.3g} s before it begins"
+            self.note("events", f"{text}, and so do {early.sum() - 1} others")
+        ranks = self.root.get("ranks")
+        if ranks is not None and len(events["rank"]) and not 0 <= events["rank"].min() <= events["rank"].max() < ranks:
+            self.note("events", f"ranks are {events['rank'].min()} to {events['rank'].max()}, and there are {ranks}")
+
+    def phases(self):
+        """The parts of a run over MPI add up to it."""
+        said = self.text("provenance/phases") if "provenance/phases" in self.file else None
+        if not said or "total" not in said:
+            return
+        parts = sum(value for name, value in said.items() if name not in ("total", "start_of_the_process"))
+        if abs(parts - said["total"]) > 0.2 + 0.1 * said["total"]:
+            self.note("phases", f"phases are {parts:.3g} s, and the whole took {said['total']:.3g} s")
+
+    def gate(self):
+        """The run's own checks have passed, and it is no faster than theory allows."""
+        checks = self.file.get("checks", {})
+        if "name" in checks and "passed" in checks:
+            rows = zip(checks["name"].asstr(), checks["passed"], checks["value"], checks["tolerance"], strict=True)
+            for name, passed, value, tolerance in rows:
+                if passed == 0 and name != "plausibility":
+                    self.note("checks", f"{name} is {value:.6g}, and at most {tolerance:.6g} passes")
+        if self.root.get("plausibility") == "faster than theory allows":
+            self.note("plausibility", "the run is faster than theory allows")
 
     def fidelity(self):
         if self.root.get("clock") != "emulated" or self.root.get("complete") != 1:
@@ -296,6 +373,9 @@ CHECKS = (
     _Inspection.numbers,
     _Inspection.clock,
     _Inspection.ledger,
+    _Inspection.events,
+    _Inspection.phases,
+    _Inspection.gate,
     _Inspection.fidelity,
 )
 

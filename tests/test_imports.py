@@ -32,7 +32,7 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/__main__": (
         {"click", "mpibench", "mpibench.errors"},  # `--help` and `list` start with these alone
         {"mpibench.calibrate", "mpibench.campaign", "mpibench.catalogue", "mpibench.doctor", "mpibench.experiment"}
-        | {"mpibench.outlook", "mpibench.verify"}
+        | {"mpibench.gathering", "mpibench.outlook", "mpibench.verify"}
         | {"mpibench.batch", "mpibench.sites", "mpibench.standing", "mpi4py", "rich"},
     ),
     "mpibench/node": ({"numpy"}, set()),
@@ -116,6 +116,7 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
         | {"mpibench.heterogeneity", "mpibench.measuring", "mpibench.profiles", "mpibench.speeds"},
         set(),
     ),
+    "mpibench/gathering": ({"h5py", "mpibench", "mpibench.errors", "mpibench.record", "mpibench.verify"}, set()),
     "mpibench/measuring": ({"numpy", "mpibench.seeds"}, set()),
     "mpibench/watch": ({"mpibench.node"}, set()),
     "mpibench/peers": ({"mpibench.node", "mpibench.watch"}, set()),

@@ -20,5 +20,5 @@ for ((first = 0; first < 4; first += 2)); do
   done
 done
 python -m mpibench verify /work/results/small || worst=$?
-python -m analysis table /work/results/small --out /work/results/small/jobs/table.md || worst=$?
+python -m analysis table /work/results/small --ungated --out /work/results/small/jobs/table.md || worst=$?
 exit "$worst"

@@ -83,5 +83,5 @@ export MPICH_GPU_SUPPORT_ENABLED=0
 cd /work || exit 1
 code=0
 python -m mpibench verify /work/results/small || code=$?
-python -m analysis table /work/results/small --out /work/results/small/jobs/table.md || code=$?
+python -m analysis table /work/results/small --ungated --out /work/results/small/jobs/table.md || code=$?
 exit "$code"
