@@ -41,7 +41,9 @@ def state_of(out, cells, seed, jobs):
     unfinished = []
     for cell in cells:
         place = record.place(out, cell.name, cell.label, cell.hash, seed, "*")
-        for path in sorted(place.parent.glob(place.name)):
+        files = sorted(place.parent.glob(place.name))
+        unfinished += [(path, cell) for path in files if not record.is_complete(path)]  # collected
+        for path in filter(record.is_complete, files):
             return "done" if record.outcome_of(path) == "reached" else "censored", "", cell
         unfinished += [(part, cell) for part in place.parent.glob(f"{place.name}.part")]
     if not unfinished:

@@ -13,6 +13,7 @@ from analysis import drift
 from analysis.errors import InvalidInput as Refused
 from analysis.races import load as races
 from mpibench import gathering, record
+from mpibench.__main__ import cli
 from mpibench.campaign import Alone, Campaign
 from mpibench.errors import InvalidInput
 from mpibench.experiment import load
@@ -124,6 +125,14 @@ def test_a_run_that_still_writes_or_can_go_on_is_left(results):
     assert part.exists() and still.exists()
     gathering.collect([results], also_restartable=True)
     assert first.exists() and not part.exists() and still.exists()
+
+
+def test_the_status_of_a_collected_run_is_failed(results, once):
+    path = next(results.rglob("seed-0-*.h5"))
+    killed(path, outcome="fault", error="ValueError: no")
+    gathering.collect([results])
+    said = CliRunner().invoke(cli, ["status", str(once[0].parent / "job.toml"), "--out", str(results)])
+    assert said.exception is None and "ValueError: no" in said.output and "failed" in said.output
 
 
 def test_a_collected_run_is_run_again_by_resume(results, once):

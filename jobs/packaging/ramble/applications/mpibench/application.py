@@ -17,7 +17,8 @@ class Mpibench(ExecutableApplication):
     executable("verify", "python -m mpibench verify {experiment_run_dir}/results", use_mpi=False)
     executable(
         "table",
-        "python -m analysis table {experiment_run_dir}/results --ungated --format csv --out {experiment_run_dir}/table.csv",
+        "python -m analysis table {experiment_run_dir}/results --ungated --format csv"
+        " --out {experiment_run_dir}/table.csv",
         use_mpi=False,
     )
     workload("demo", executables=["run", "verify", "table"])
