@@ -8,6 +8,7 @@ same. How long computations take is in `mpibench.profiles`.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -94,9 +95,9 @@ class Links(Way):
         if self.hosts is not None and not vector:
             bandwidth = min(bandwidth or math.inf, self.hosts.part(source, to))
         if bandwidth is not None and bandwidth < math.inf:
-            return Edge(nanoseconds(latency), False, lambda vectors, other: nanoseconds((vectors + other) / bandwidth))
+            return timed(latency, lambda vectors, other: nanoseconds((vectors + other) / bandwidth))
         if vector:
-            return Edge(nanoseconds(latency), False, lambda vectors, other: nanoseconds(vectors / model_bytes * vector))
+            return timed(latency, lambda vectors, other: nanoseconds(vectors / model_bytes * vector))
         return Edge(nanoseconds(latency), True, lambda vectors, other: 0)
 
 
@@ -107,6 +108,11 @@ class Edge:
     latency_ns: int
     instant: bool  # whether transmission always takes 0
     transmission: Callable[[int, int], int]  # (vector_bytes, other_bytes) of one message -> nanoseconds
+
+
+def timed(latency, transmission):
+    """An Edge where transmission takes time, which is computed once for messages of one size."""
+    return Edge(nanoseconds(latency), False, lru_cache(16)(transmission))
 
 
 @dataclass(frozen=True, kw_only=True)

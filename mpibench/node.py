@@ -329,9 +329,11 @@ class Link:
         self.bytes += send.bytes
         if not edge.instant:
             free_at = self.free_at = now + edge.transmission(send.vector_bytes, send.other_bytes)
-        arrival = free_at + edge.latency_ns if self.lost is None or not self.lost() else LOST
-        if arrival != LOST:
+        if self.lost is None or not self.lost():
+            arrival = free_at + edge.latency_ns
             engine.carry(send, arrival)
+        else:
+            arrival = LOST
         if self.node.journal is not None:
             self.node.journal.sent(now, send, arrival)
         while send is not None:
@@ -348,20 +350,20 @@ class Link:
     def call_when_free(self, request=None):
         """Let what waits depart when the link is free, and finish this send when its own message has left."""
         if request is not None:
-            if request.free_at <= self.node.engine.time:
+            if request.free_at <= self.engine.time:
                 request.finish()
                 return
             self.leaving.append(request)
         if not self.called:
             self.called = True
-            self.node.engine.at(self.free_at, self.node.rank, LINKS, self)
+            self.engine.at(self.free_at, self.node.rank, LINKS, self)
 
     def happen(self):
         """The link is free, unless something that arrived at this instant has used it already."""
         self.called = False
-        now = self.node.engine.time
+        now = self.engine.time
         left = [request for request in self.leaving if request.free_at <= now]
-        self.leaving = [request for request in self.leaving if request.free_at > now]
+        self.leaving = [request for request in self.leaving if request.free_at > now] if self.free_at > now else []
         if self.waiting and self.free_at <= now:
             self.depart(self.waiting.pop(0))
         if self.waiting or self.leaving:
@@ -610,13 +612,13 @@ class Node(Communicator):
                 item.data.setflags(write=False)
                 vectors += item.data.nbytes
                 padding += 8 * item.data.nbytes - item.bits
+            elif hasattr(item, "deferred"):  # a vector that the simulation has not computed yet
+                vectors += item.nbytes
             elif hasattr(item, "_version"):
                 self.engine.frozen.check(item)
                 vectors += item.nbytes
             elif kind is bytes:
                 vectors += len(item)
-            elif hasattr(item, "deferred"):  # a vector that the simulation has not computed yet
-                vectors += item.nbytes
             else:
                 others += getattr(item, "nbytes", 8)
         return vectors, others, padding

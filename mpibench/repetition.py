@@ -200,22 +200,28 @@ class DeferredRepetition:
 
     def catch_up(self):
         """Count the gradients that have ended by now, by the order of law 8."""
-        engine = self.engine
-        last = engine.time if engine.front > self.node.rank else engine.time - 1
-        if last >= self.ends:
-            if self.steady:
-                count = (last - self.ends) // self.steady
-                self.count(1 + count, self.ends + count * self.steady, self.steady)
-            while last >= self.ends:
-                self.count(1, self.ends, self.node.duration(1.0, self.ends))
-
-    def count(self, count, last, following):
-        """So many gradients have ended, the last of them at this instant; the one that follows takes so long."""
-        node = self.node
-        node.busy += last - self.began
-        node.gradients += count
+        engine, node, steady = self.engine, self.node, self.steady
+        last = engine.time if engine.front > node.rank else engine.time - 1
+        if last < self.ends:
+            return
+        if not steady:
+            while self.ends <= last:
+                self.next()
+            return
+        count = 1 + (last - self.ends) // steady
         self.ended += count
-        self.began, self.ends = last, last + following
+        node.gradients += count
+        node.busy += count * steady
+        self.began += count * steady
+        self.ends = self.began + steady
+
+    def next(self):
+        """A gradient has ended and another begun."""
+        node, began = self.node, self.ends
+        self.ended += 1
+        node.gradients += 1
+        node.busy += began - self.began
+        self.began, self.ends = began, began + node.duration(1.0, began)
 
     def ready(self):
         """A request that is done as soon as there is something to take."""
@@ -229,7 +235,7 @@ class DeferredRepetition:
 
     def happen(self):
         """The gradient that somebody waits for has ended."""
-        self.count(1, self.ends, self.node.duration(1.0, self.ends))
+        self.next()
         waiting, self.waiting = self.waiting, None
         waiting.finish()
 

@@ -113,8 +113,8 @@ class Watch:
 
     def count(self, delay, count):
         """The histogram has every gradient, used or not."""
-        delay = min(delay, OPEN_BIN)
         if delay >= len(self.histogram):
+            delay = min(delay, OPEN_BIN)
             self.histogram.extend([0] * (delay + 1 - len(self.histogram)))
         self.histogram[delay] += count
 
