@@ -250,6 +250,24 @@ def test_poor_fidelity_is_refused_unless_told(tmp_path):
     assert "POOR FIDELITY" in text_of(built(tmp_path, allow_poor_fidelity=True))
 
 
+def test_what_an_experiment_says_of_itself_is_on_the_page(tmp_path):
+    with h5py.File(write(tmp_path, [2.0, 0.1]), "r+") as file:
+        said = {"limitations": ["the network is shared"], "shown": "all there are", "held_constant": ["8 workers"]}
+        file["config/measuring"] = json.dumps(said)
+    text = text_of(built(tmp_path))
+    limits = text[text.index("What cannot be claimed") : text.index("Time to target")]
+    assert "the network is shared" in limits
+    assert "why these, and no others all there are" in text and "held constant 8 workers" in text
+
+
+def test_results_that_do_not_pass_the_gates_carry_the_reason(tmp_path):
+    race(tmp_path, TIMES, TIMES)
+    out = tmp_path / "x.html"
+    assert "may not be published" in refused("report", tmp_path, "--out", out)
+    done = CliRunner().invoke(main, ["report", str(tmp_path), "--ungated", "--out", str(out)])
+    assert done.exit_code == 0 and 'role="alert">UNGATED' in out.read_text(encoding="utf-8")
+
+
 def test_a_failed_check_stands_beside_the_verdict(tmp_path):
     with h5py.File(write(tmp_path, [2.0, 0.1]), "r+") as file:
         file["checks/name"], file["checks/passed"] = ["oracle", "mass", "band"], [1, 0, -1]

