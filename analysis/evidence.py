@@ -14,6 +14,10 @@ from analysis.read import seal_holds
 GROUPS = ("config", "provenance", "clock", "trace", "updates", "ranks", "bytes", "ages", "delays", "fidelity", "steps")
 GROUPS += ("checks", "faults", "events", "energy")
 
+OF_GATES = ("config/resolved", "config/raw", "config/overrides", "config/hash", "config/seeds", "provenance/code")
+OF_GATES += ("provenance/ranks/process", "provenance/ranks/process_started", "trace/time", "checks/name")
+OF_GATES += ("checks/passed", "clock/resolution_seconds", "clock/overhead_seconds")
+
 
 @dataclass(frozen=True, eq=False)
 class Facts:
@@ -66,14 +70,23 @@ class Facts:
         return {name: passed for name, passed in rows if name != "plausibility"}  # that is a flag
 
 
-def facts(path):
-    """The Facts of a result file; it has been read before, so it is one."""
+def facts(path, only_for_gates=False):
+    """The Facts of a result file; it has been read before, so it is one. `only_for_gates`: what gates look at."""
     path = Path(path)
     content = path.read_bytes()
     sealed = content.startswith(b"mpibench result,") and seal_holds(content)
     attrs, texts, columns = {}, {}, {}
     with h5py.File(path, "r") as file:
         attrs[""] = _plain(file.attrs)
+        if only_for_gates:
+            for name in [name for name in GROUPS if name in file]:
+                attrs[name] = _plain(file[name].attrs)
+            columns |= dict.fromkeys(f"trace/{name}" for name in file.get("trace", ()))
+            columns |= dict.fromkeys(f"steps/{name}" for name in file.get("steps", ()))
+            for name in OF_GATES:
+                if name in file:
+                    _take(name, file[name], texts, columns)
+            return Facts(path, sealed, attrs, texts, columns)
         for name in GROUPS:
             if name in file:
                 attrs[name] = _plain(file[name].attrs)

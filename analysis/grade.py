@@ -42,9 +42,9 @@ class Results:
     them that bear on numbers; `tables`, `text`: the tables of all races with targets, and how readers see them;
     `parts`: what killed runs have left and nobody collected."""
 
-    def __init__(self, races, made, parts=()):
+    def __init__(self, races, made, parts=(), only_for_gates=False):
         self.races, self.tables, self.parts = races, made, list(parts)
-        self.all = [facts(run.path) for race in races for run in race.runs if run.complete]
+        self.all = [facts(run.path, only_for_gates) for race in races for run in race.runs if run.complete]
         self.files = self.counted = self.all
         self.text = sheets.markdown([typeset.sheet(table) for table in made], "...")
 
@@ -105,7 +105,7 @@ class Results:
 def grade(races, parts=(), only=frozenset(ITEMS), made=None):
     """The Scores of these items for these races; `made`: their tables, where there are some."""
     made = [tables.tabulate(race) for race in races if race.targets] if made is None else made
-    results = Results(races, made, parts)
+    results = Results(races, made, parts, only_for_gates=set(only) <= GATES)
     clocks = {f.clock for f in results.all}
     scores = []
     for number, (title, bound, gate, rule) in sorted(ITEMS.items()):

@@ -30,6 +30,7 @@ MOST_WORKERS = 64  # without a graph; more are not needed to see whether a metho
 MOST_COORDINATES = 2000
 STEPS = (0.3, 0.03, 0.003)  # step size times curvature, one attempt after the other
 WIDTH = 3  # of the band on either side, in ranges of the trials
+FEWEST_TRIALS, NARROWEST = 3, 0.05  # for a band; its half width at least, as a share of what the trials came to
 TOO_FAST = 0.99  # of the least seconds per update by theory
 
 
@@ -145,9 +146,10 @@ def band(cell, result, tuned, minimum):
         lower = result.metrics[metric] == "lower"
         best = float(column.min() if lower else column.max())
         chosen = next((t for t in (tuned or {}).get("trials", ()) if t["parameters"] == tuned.get("chosen")), None)
-        if chosen and all(map(math.isfinite, chosen["last"])):
+        if chosen and len(chosen["last"]) >= FEWEST_TRIALS and all(map(math.isfinite, chosen["last"])):
             last = numpy.array(chosen["last"]) * (1 if lower else -1)
-            middle, width = float(numpy.median(last)), WIDTH * float(numpy.ptp(last)) + 0.01 * abs(numpy.median(last))
+            middle = float(numpy.median(last))
+            width = max(WIDTH * float(numpy.ptp(last)), NARROWEST * abs(middle))
             ending = column[-max(1, len(column) // 4) :]  # a single point may be far off, where steps are large
             near = float(ending[numpy.abs(ending - middle).argmin()])
             note = f"{metric} near its end {near:.6g}; trials of tuning {middle:.6g}, on other seeds in virtual time"
