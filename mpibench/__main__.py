@@ -19,6 +19,7 @@ from mpibench.errors import DiskFull, InvalidInput
 
 MISSED = 3  # exit code of runs that have finished without reaching the headline target
 SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")  # where launchers say how many processes they started
+NUMBERS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")  # and which of them this one is
 PATIENCE = 2.0  # seconds that a rank which fails waits for the others to fail with it
 
 
@@ -319,10 +320,26 @@ def team_for(engine):
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
+        from mpibench.doctor import GET_MPI
+
         reason = str(error).partition("\n")[0]
-        text = "engine mpi needs mpi4py and an MPI library, say `pip install mpibench[mpich]`"
-        raise InvalidInput(f"{text} ({reason})") from error
+        raise InvalidInput(f"engine mpi needs mpi4py and an MPI library ({reason}): {GET_MPI}") from error
+    refuse_alone(MPI)
     return MPI.COMM_WORLD.Dup()  # the original is for the end, see `agreed`
+
+
+def refuse_alone(mpi):
+    """Refuse ranks that the library loaded cannot bring together, as a launcher of another library has started them."""
+    told = [os.environ[name] for name in SIZES if name in os.environ] or [os.environ.get("SLURM_STEP_NUM_TASKS", "1")]
+    if mpi.COMM_WORLD.size > 1 or max(map(int, told)) == 1:
+        return
+    if any(os.environ.get(name, "0") != "0" for name in NUMBERS):
+        sys.exit(2)  # one of them says it
+    library = mpi.Get_library_version().strip("\0\n ").splitlines()[0].strip()
+    raise InvalidInput(
+        f"{max(map(int, told))} processes were started, and each is alone: the library loaded, {library}, is none that "
+        "this launcher knows how to start; take the mpiexec of the same library, or another --mpi of srun"
+    )
 
 
 def introduction(settings, team):

@@ -140,14 +140,9 @@ class RunFile:
                 self.put("/", {"prediction": prediction})
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                os.close(os.open(self.part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             except OSError as error:
                 raise self._refusal(error) from error
-            try:
-                self.publish()
-            except BaseException:
-                self.part.unlink()
-                raise
+            self._write(_name_anew, self.part)  # never empty: it is read whenever this process is killed
         except BaseException:
             self._file.close()
             raise
@@ -334,6 +329,16 @@ def is_complete(path):
 
 def _rename_to_new(source, target):
     """Rename, but never over an existing file, and have the folder's entry on the disk."""
+    _name_anew(source, target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _name_anew(source, target):
+    """Rename, but never over an existing file."""
     try:
         os.link(source, target)
     except FileExistsError:
@@ -344,11 +349,6 @@ def _rename_to_new(source, target):
         os.rename(source, target)
     else:
         os.unlink(source)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _plain(attrs):

@@ -221,6 +221,21 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_sentence(tmp_path):
         begin(tmp_path / "file" / "run.h5")
 
 
+def test_a_part_is_never_empty(tmp_path, monkeypatch):
+    """Whenever a process is killed, even as it begins, what carries the name of a part can be read."""
+    seen = []
+
+    def look(self, *arguments, write=record.RunFile._write, **keywords):
+        seen.extend(part.read_bytes()[:4] for part in tmp_path.glob("*.h5.part"))
+        write(self, *arguments, **keywords)
+
+    monkeypatch.setattr(record.RunFile, "_write", look)
+    with begin(tmp_path / "run.h5") as file:
+        file.append("trace", {"time": [0.0]})
+        file.finish()
+    assert seen == [b"\x89HDF"] * 2  # none before the first
+
+
 def test_large_files_are_published_rarely_and_small_ones_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "SMALL_BYTES", 50_000)
     published = []
@@ -228,7 +243,7 @@ def test_large_files_are_published_rarely_and_small_ones_at_once(tmp_path, monke
     with begin(tmp_path / "run.h5") as file:
         for _ in range(3):
             file.append("trace", {"time": [0.0]})
-        assert len(published) == 4
+        assert len(published) == 3  # the first part is no replacement
         file.append("trace", {"time": np.zeros(100_000)})
         for _ in range(20):
             file.append("trace", {"time": [0.0]})

@@ -6,6 +6,7 @@
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ import h5py
 import numpy
 import pytest
 import slurm
+
+from mpibench.verify import verify_set
 
 ROOT = Path(__file__).parent.parent
 PYTHONS = {"pmi2": sys.executable, "pmix": os.environ.get("MPIBENCH_OPENMPI_PYTHON")}
@@ -112,7 +115,9 @@ class Cluster:
 
     def slurm(self, *command):
         """Run a command of Slurm; what it prints."""
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=30).stdout
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=30)
+        assert command[0] == "scancel" or done.returncode == 0, done
+        return done.stdout
 
     def submit(self, text, *arguments):
         """Submit an experiment; the id of its array."""
@@ -127,6 +132,13 @@ class Cluster:
             if time.monotonic() > until:
                 pytest.fail(f"in {PATIENCE:g} s: {self.slurm('squeue')}, {self.logs()}")
             time.sleep(0.1)
+
+    def go_on(self, job):
+        """Let a job that has been requeued begin now, not in two minutes, and wait for the end of all."""
+        self.wait(lambda: "BeginTime" in self.slurm("squeue", "-h", "-o", "%r"))
+        self.wait(lambda: "idle" in self.slurm("sinfo", "-h", "-o", "%T"))  # what was there before has ended
+        self.slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+        self.wait()
 
     def files(self, pattern="*.h5"):
         """The result files, sorted."""
@@ -172,6 +184,48 @@ def same(one, other):
         numpy.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
+def test_a_native_run_is_warned_and_goes_on_after_a_requeue(cluster):
+    here = cluster()
+    text = JOB.replace('engine = "mpi"', 'engine = "mpi"\nclock = "native"').replace("0.3", "4.0").replace("0, 1", "0")
+    text = text[: text.index("[heterogeneity]")] + '[[algorithm]]\nname = "async_sgd"\nstepsize = 0.1\n'
+    array = here.submit(text)
+    here.wait(lambda: here.files("*.part"))
+    time.sleep(1.0)
+    here.slurm("scancel", "--signal=USR1", f"{array}_0")  # as --signal does before the time limit
+    here.go_on(f"{array}_0")
+    (path,) = here.files()
+    with h5py.File(path) as file:
+        assert file.attrs["restarts"] == 1 and file.attrs["seconds"] == pytest.approx(4.0)
+        assert 0 < file["faults/seconds"][0] < 4.0
+    assert "goes on after" in here.logs()
+
+
+@pytest.mark.parametrize("number", ["KILL", "requeue"])
+def test_a_batch_job_that_is_killed_is_readable_and_goes_on(cluster, number):
+    """At random instants, as often as MPIBENCH_KILLS says; `requeue` is what a node's failure does."""
+    here, generator = cluster(), random.Random(number)
+    for attempt in range(int(os.environ.get("MPIBENCH_KILLS", "2"))):
+        shutil.rmtree(here.folder / "results", ignore_errors=True)
+        array = here.submit(JOB + THREE, "--cells-per-job", "3", "--no-collect")
+        here.wait(lambda job=f"{array}_0": "R" in here.slurm("squeue", "-h", "-o", "%t"))
+        time.sleep(generator.uniform(0.2, 4.0))
+        if number == "KILL":
+            here.slurm("scancel", "--full", "--signal=KILL", f"{array}_0")
+        else:
+            here.slurm("scontrol", "requeue", f"{array}_0")
+            here.go_on(f"{array}_0")
+        here.wait()
+        for part in here.files("*.part"):
+            with h5py.File(part) as file:
+                assert file.attrs["complete"] == 0 and "resolved" in file["config"]
+        if len(here.files()) < 6:
+            assert number == "KILL", here.logs()  # what was requeued has gone on by itself
+            here.submit(JOB + THREE, "--cells-per-job", "3", "--no-collect")
+            here.wait()
+        assert len(here.files()) == 6, (attempt, here.logs())
+        assert verify_set(here.files()) == []
+
+
 @pytest.mark.parametrize("pmi", PYTHONS)
 def test_an_array_of_cells_under_srun(cluster, pmi):
     here = cluster(pmi)
@@ -206,9 +260,7 @@ def test_a_requeue_keeps_what_is_finished_and_ends_with_the_same_files(cluster):
     here.wait(under_way)
     finished = {path: hashlib.sha256(path.read_bytes()).digest() for path in here.files()}
     here.slurm("scancel", "--signal=USR1", f"{array}_0")  # as --signal does before the time limit
-    here.wait(lambda: "BeginTime" in here.slurm("squeue", "-h", "-o", "%r"))  # a requeued job waits for two minutes
-    here.slurm("scontrol", "update", f"JobId={array}_0", "StartTime=now")
-    here.wait()
+    here.go_on(f"{array}_0")
     assert {path: hashlib.sha256(path.read_bytes()).digest() for path in finished} == finished
     assert len(here.files()) == 8, here.logs()
     restarted = {path: h5py.File(path).attrs.get("begun_before", 0) for path in here.files()}
@@ -243,6 +295,17 @@ def test_a_cell_that_fails_stops_no_other(cluster, tmp_path):
     status = here("status", "job.toml")
     assert "2 failed" in status and "this one is broken" in status
     assert "broken" not in (here.folder / "results" / "small" / "jobs" / "table.md").read_text()
+
+
+def test_a_library_that_srun_does_not_start_is_refused_once(cluster):
+    here = cluster("pmix")
+    (here.folder / "job.toml").write_text(JOB + THREE)
+    environment = here.environment | {"PYTHONPATH": str(ROOT)}
+    for pmi, python in (("none", PYTHONS["pmi2"]), ("pmi2", PYTHONS["pmix"])):
+        command = ["srun", f"--mpi={pmi}", "-n", "3", python, "-m", "mpi4py", "-m", "mpibench", "run", "job.toml"]
+        done = subprocess.run(command, cwd=here.folder, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2 and done.stderr.count("3 processes were started, and each is alone") == 1, done
+    assert not (here.folder / "results").exists()
 
 
 def test_slurm_is_asked_before_anything_is_submitted(cluster):
