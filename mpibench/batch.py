@@ -127,10 +127,13 @@ class Batch:
 
     def collect(self):
         """The commands that follow, each a list of words."""
-        results = str(self.out / self.settings.name)
+        folder = self.out / self.settings.name
+        results = str(folder)
         return [
+            ["python", "-m", "mpibench", "collect", results],
             ["python", "-m", "mpibench", "verify", results],
-            ["python", "-m", "analysis", "table", results, "--ungated", "--out", str(self.folder / "table.md")],
+            ["python", "-m", "analysis", "table", results, "--ungated", "--out", str(folder / "table.md")],
+            ["python", "-m", "analysis", "report", results, "--ungated", "--out", str(folder / "report.html")],
         ]
 
     def values(self, first=0, count=None):

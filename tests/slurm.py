@@ -22,7 +22,7 @@ from pathlib import Path
 PACKAGES = ["slurm-wlm", "slurm-wlm-basic-plugins", "munge", "libpmix-dev"]
 PROGRAMS = ["sbatch", "srun", "slurmctld", "slurmd", "munged"]
 PMIX = Path("/usr/lib/x86_64-linux-gnu/pmix2/lib/libpmix.so")
-CPUS = 8
+CPUS = 16
 CONF = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)

@@ -360,7 +360,7 @@ def test_a_site_without_a_scheduler_runs_the_cells_here(job, tmp_path, monkeypat
     assert ours.submit() == 0
     found = sorted((tmp_path / "results").rglob("*.h5"))
     assert len(found) == 8
-    assert "async_sgd" in (tmp_path / "results" / "small" / "jobs" / "table.md").read_text()
+    assert "async_sgd" in (tmp_path / "results" / "small" / "table.md").read_text()
     out = capfd.readouterr().out
     order = [line.partition(":")[0] for line in out.splitlines() if " seed " in line]
     grid = [f"async_sgd seed {seed}" for seed in (0, 1) for _ in range(3)]

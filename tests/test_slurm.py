@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -240,8 +241,9 @@ def test_an_array_of_cells_under_srun(cluster, pmi):
             assert facts["scheduler"]["array_job_id"] == array
             assert f"-{array}-" in file.attrs["run_id"]
             assert "begun_before" not in file.attrs
-    table = (here.folder / "results" / "small" / "jobs" / "table.md").read_text()  # the job that collects has made it
+    table = (here.folder / "results" / "small" / "table.md").read_text()  # the job that collects has made it
     assert "async_sgd" in table and "minibatch_sgd" in table
+    assert "<html" in (here.folder / "results" / "small" / "report.html").read_text()
     assert re.findall(r"^ +(\d)  2 done", here("status", "job.toml"), re.MULTILINE) == ["0", "1", "2"]
 
 
@@ -294,7 +296,7 @@ def test_a_cell_that_fails_stops_no_other(cluster, tmp_path):
     assert len(here.files("*.part")) == 2
     status = here("status", "job.toml")
     assert "2 failed" in status and "this one is broken" in status
-    assert "broken" not in (here.folder / "results" / "small" / "jobs" / "table.md").read_text()
+    assert "broken" not in (here.folder / "results" / "small" / "table.md").read_text()
 
 
 def test_a_library_that_srun_does_not_start_is_refused_once(cluster):
@@ -306,6 +308,36 @@ def test_a_library_that_srun_does_not_start_is_refused_once(cluster):
         done = subprocess.run(command, cwd=here.folder, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 2 and done.stderr.count("3 processes were started, and each is alone") == 1, done
     assert not (here.folder / "results").exists()
+
+
+def test_from_a_clone_to_a_report_in_the_four_commands_of_the_readme(cluster):
+    here = cluster()
+    (block,) = re.findall(r"^```bash\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    clone, env, submit, report = block.splitlines()
+    folder = here.folder / "mpibench"
+    environment = {k: v for k, v in here.environment.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
+
+    def shell(command, cwd=folder):
+        done = subprocess.run(
+            ["bash", "-ec", command], cwd=cwd, env=environment, timeout=150,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, (command, done.stdout[-2000:], done.stderr[-2000:], here.logs())
+        return done.stdout
+
+    shell(clone.replace("ADDRESS", shlex.quote(str(ROOT))), here.folder)
+    # packages are those of this environment, so that `make env` finds them and installs but the clone
+    subprocess.run([sys.executable, "-m", "venv", folder / ".venv"], check=True)
+    packages = next((folder / ".venv" / "lib").glob("python*")) / "site-packages"
+    (packages / "borrowed.pth").write_text(f"{Path(numpy.__file__).parent.parent}\n")
+    shell(f'{env} PYTHON="{sys.executable}"')
+    short = {"stop.seconds": 0.4, "seeds": "[0,1]", "snapshot.seconds": 0.02}
+    said = shell(submit + "".join(f" --set experiment.{k}={v}" for k, v in short.items()) + " --set tuning.seeds=[100]")
+    assert said.count("job ") == 2
+    here.wait()
+    shell(report)
+    assert "ringmaster" in (folder / report.split()[-1]).read_text()
+    assert len(list((folder / "results").rglob("*.h5"))) == 6, shell("cat results/demo/jobs/*.out")
 
 
 def test_slurm_is_asked_before_anything_is_submitted(cluster):

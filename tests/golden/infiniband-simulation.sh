@@ -77,6 +77,8 @@ export UCX_TLS=rc,sm,self
 
 cd /work || exit 1
 code=0
+python -m mpibench collect /work/results/small || code=$?
 python -m mpibench verify /work/results/small || code=$?
-python -m analysis table /work/results/small --ungated --out /work/results/small/jobs/table.md || code=$?
+python -m analysis table /work/results/small --ungated --out /work/results/small/table.md || code=$?
+python -m analysis report /work/results/small --ungated --out /work/results/small/report.html || code=$?
 exit "$code"

@@ -19,6 +19,8 @@ for ((first = 0; first < 4; first += 2)); do
     failed=(--skip-failed) # it has taken its process along, and the other runs go on without it
   done
 done
+python -m mpibench collect /work/results/small || worst=$?
 python -m mpibench verify /work/results/small || worst=$?
-python -m analysis table /work/results/small --ungated --out /work/results/small/jobs/table.md || worst=$?
+python -m analysis table /work/results/small --ungated --out /work/results/small/table.md || worst=$?
+python -m analysis report /work/results/small --ungated --out /work/results/small/report.html || worst=$?
 exit "$worst"

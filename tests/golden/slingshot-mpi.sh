@@ -82,6 +82,8 @@ export MPICH_GPU_SUPPORT_ENABLED=0
 
 cd /work || exit 1
 code=0
+python -m mpibench collect /work/results/small || code=$?
 python -m mpibench verify /work/results/small || code=$?
-python -m analysis table /work/results/small --ungated --out /work/results/small/jobs/table.md || code=$?
+python -m analysis table /work/results/small --ungated --out /work/results/small/table.md || code=$?
+python -m analysis report /work/results/small --ungated --out /work/results/small/report.html || code=$?
 exit "$code"

@@ -65,6 +65,8 @@ export PATH=/environment/bin:"$PATH" PYTHONUNBUFFERED=1 HDF5_USE_FILE_LOCKING=FA
 
 cd /work || exit 1
 code=0
+python -m mpibench collect /work/results/small || code=$?
 python -m mpibench verify /work/results/small || code=$?
-python -m analysis table /work/results/small --ungated --out /work/results/small/jobs/table.md || code=$?
+python -m analysis table /work/results/small --ungated --out /work/results/small/table.md || code=$?
+python -m analysis report /work/results/small --ungated --out /work/results/small/report.html || code=$?
 exit "$code"
