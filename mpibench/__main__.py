@@ -322,10 +322,17 @@ def team_for(engine):
     except (ImportError, RuntimeError) as error:
         from mpibench.doctor import GET_MPI
 
+        leave_alone_but_the_first()
         reason = str(error).partition("\n")[0]
         raise InvalidInput(f"engine mpi needs mpi4py and an MPI library ({reason}): {GET_MPI}") from error
     refuse_alone(MPI)
     return MPI.COMM_WORLD.Dup()  # the original is for the end, see `agreed`
+
+
+def leave_alone_but_the_first():
+    """Of several processes that MPI has not brought together, one says what is wrong."""
+    if any(os.environ.get(name, "0") != "0" for name in NUMBERS):
+        sys.exit(2)
 
 
 def refuse_alone(mpi):
@@ -333,8 +340,7 @@ def refuse_alone(mpi):
     told = [os.environ[name] for name in SIZES if name in os.environ] or [os.environ.get("SLURM_STEP_NUM_TASKS", "1")]
     if mpi.COMM_WORLD.size > 1 or max(map(int, told)) == 1:
         return
-    if any(os.environ.get(name, "0") != "0" for name in NUMBERS):
-        sys.exit(2)  # one of them says it
+    leave_alone_but_the_first()
     library = mpi.Get_library_version().strip("\0\n ").splitlines()[0].strip()
     raise InvalidInput(
         f"{max(map(int, told))} processes were started, and each is alone: the library loaded, {library}, is none that "

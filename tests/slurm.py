@@ -93,6 +93,15 @@ def ours(conf):
     return [number for number in found if number != os.getpid()]
 
 
+def steps(job):
+    """Whether anything of a job is still there on the node."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(f"slurmstepd: [{job}.".encode()):
+                return True
+    return False
+
+
 def wait_for(condition, seconds, what):
     """Wait until a condition holds."""
     until = time.monotonic() + seconds
@@ -131,6 +140,10 @@ def running():
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
         return done.stdout if done.returncode == 0 else ""
 
+    def end(number, frame):
+        raise KeyboardInterrupt  # which pytest heeds at once, as a command does
+
+    handler = signal.signal(signal.SIGTERM, end)
     try:
         start("munged", "--foreground", "--force", *files)
         wait_for((folder / "munge.socket").exists, 20, "munge")
@@ -154,6 +167,7 @@ def running():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(signal.SIGTERM, handler)
 
 
 def main(command):
