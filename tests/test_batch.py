@@ -327,7 +327,7 @@ def test_status_tells_of_every_cell(job, tmp_path, monkeypatch):
         path = record.place("results", cell.name, cell.label, cell.hash, seed, run)
         path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(path.with_name(path.name + (".part" if "outcome" not in attrs else "")), "w") as made:
-            made.attrs.update({"run_id": run} | {k: v for k, v in attrs.items() if v})
+            made.attrs.update({"run_id": run, "complete": int("outcome" in attrs)} | attrs)
 
     file(first, 0, "20260101T000000Z-7-0-aaaaaa", outcome="reached")
     file(first, 1, "20260101T000000Z-7-0-bbbbbb", outcome="budget")

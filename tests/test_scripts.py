@@ -142,7 +142,7 @@ def test_scripts_can_be_started(script):
 def test_make_has_the_documented_targets():
     listed = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     documented = set(re.findall(r"^make (\S+) +\S", listed, re.MULTILINE))
-    assert documented == {"env", "demo", "test", "test-mpi", "test-slurm", "bench", "lint", "clean"}
+    assert documented == {"env", "demo", "test", "test-mpi", "test-slurm", "chromium", "bench", "lint", "clean"}
 
 
 def test_clean_touches_neither_results_nor_environments(tmp_path):
