@@ -22,7 +22,9 @@ from analysis.sheets import Sheet
 from analysis.time_to_target import time_to_target
 
 AGES = ("source", "destination", "count", "age_sum", "age_max")
+SECONDS = ("seconds_sum", "seconds_max")  # of ages, which older files do not have
 NUMBERS = ("consensus_final", "consensus_at_target", "gradients_most", "gradients_least", "age_mean", "age_worst_edge")
+NUMBERS += ("age_seconds_mean", "age_seconds_worst_edge")
 NUMBERS += ("bytes_mean", "bytes_most", "messages_lost", "lost_share")
 
 
@@ -76,13 +78,14 @@ def ranks_of(run):
     for group, columns in (("ranks", each), ("ages", ages)):
         if len({len(column) for column in columns.values()}) > 1:
             raise InvalidInput(f"the columns of /{group} in {run.path} differ in length; the file is damaged")
-    return Ranks(pd.DataFrame(each), pd.DataFrame(ages, columns=AGES))
+    return Ranks(pd.DataFrame(each), pd.DataFrame(ages, columns=[*AGES, *SECONDS]))
 
 
 def numbers(run, ranks):
     """What is summarised of a run: NUMBERS by name, nan where one is not known."""
     consensus = run.trace["consensus"].fillna(math.inf).to_numpy() if "consensus" in run.trace else ()  # it diverged
     gradients, sent, edges = ranks.each["gradients"], ranks.each["bytes_sent"], _by_edge(ranks.ages)
+    seconds = _by_edge(ranks.ages, "seconds_sum").dropna()
     lost = ranks.each["messages_lost"].sum() if "messages_lost" in ranks.each else math.nan
     values = (
         consensus[-1] if len(consensus) else math.nan,
@@ -91,6 +94,8 @@ def numbers(run, ranks):
         _ratio(gradients.min(), gradients.mean()),
         _ratio(ranks.ages["age_sum"].sum(), ranks.ages["count"].sum()),
         edges.max() if len(edges) else math.nan,
+        _ratio(ranks.ages["seconds_sum"].sum(), ranks.ages["count"].sum()) if len(seconds) else math.nan,
+        seconds.max() if len(seconds) else math.nan,
         sent.mean(),
         sent.max(),
         lost,
@@ -111,10 +116,10 @@ def _ratio(part, whole):
     return float(part / whole) if whole else math.nan
 
 
-def _by_edge(ages):
+def _by_edge(ages, column="age_sum"):
     """The mean age on each edge, by (source, destination)."""
-    sums = ages.groupby(["source", "destination"])[["count", "age_sum"]].sum()
-    return sums["age_sum"] / sums["count"]
+    sums = ages.groupby(["source", "destination"])[["count", column]].sum(min_count=1)
+    return sums[column] / sums["count"]
 
 
 def _row(race, method):
@@ -122,17 +127,24 @@ def _row(race, method):
     runs = method.counted
     ranks = [ranks_of(run) for run in runs]
     found = pd.DataFrame([numbers(*pair) for pair in zip(runs, ranks, strict=True)], columns=NUMBERS)
-    ages = pd.concat([of_run.ages for of_run in ranks]) if ranks else pd.DataFrame(columns=AGES)
-    means = _by_edge(ages)
+    ages = pd.concat([of_run.ages for of_run in ranks]) if ranks else pd.DataFrame(columns=[*AGES, *SECONDS])
+    means, seconds = _by_edge(ages), _by_edge(ages, "seconds_sum").dropna()
     return {
         **of_method(race, method),
         "n": len(runs),
         "with_consensus_at_target": int(found["consensus_at_target"].notna().sum()),
         **{key: value for name in NUMBERS for key, value in summary(name, found[name].dropna()).items()},
         "age_max": float(ages["age_max"].max()) if len(ages) else math.nan,
-        "worst_edge": "{} to {}".format(*means.idxmax()) if len(means) and means.max() > means.min() else "",
+        "worst_edge": _name_of_worst(means),
+        "age_seconds_max": float(ages["seconds_max"].max()) if len(seconds) else math.nan,
+        "worst_edge_seconds": _name_of_worst(seconds),
         "seeds": " ".join(str(run.seed) for run in runs),
     }
+
+
+def _name_of_worst(means):
+    """The edge with the largest mean; "" where all have the same."""
+    return "{:.0f} to {:.0f}".format(*means.idxmax()) if len(means) and means.max() > means.min() else ""
 
 
 def sheet(network):
@@ -175,6 +187,11 @@ def _ages(network):
     shown["on the worst edge"] = [with_interval(row, "age_worst_edge") for row in rows]
     shown["which is"] = [row.worst_edge for row in rows]
     shown["max"] = [f"{row.age_max:g}" for row in rows]
+    if network.rows["age_seconds_mean"].notna().any():
+        shown["in seconds, mean"] = [with_interval(row, "age_seconds_mean") for row in rows]
+        shown["on its worst edge"] = [with_interval(row, "age_seconds_worst_edge") for row in rows]
+        shown["that is"] = [row.worst_edge_seconds for row in rows]
+        shown["max seconds"] = [number(row.age_seconds_max) for row in rows]
     return shown
 
 
@@ -205,7 +222,8 @@ def _notes(network):
         yield (
             "Age: of what a rank takes in from another, in iterations by the method's stamps; negative where ranks "
             "stamp by their own count and the sender is ahead. Mean: over all that was taken in. Worst edge: where the "
-            "mean is largest, named (source to destination) as of all runs together. Max: over all runs."
+            "mean is largest, named (source to destination) as of all runs together. Max: over all runs. In seconds: "
+            "since the sender began the iteration of the stamp; where stamps are the receiver's own, since that began."
         )
     yield f"95 % intervals: medians over runs, order statistics, none below {statistics.POINTS_MEDIAN} runs."
     if network.others:

@@ -436,8 +436,9 @@ def write(file, cell, result):
     if result.events:
         file.put("events", result.events, {"tags": result.tags})
     if len(result.ages):
-        columns = ("source", "destination", "count", "age_sum", "age_max")
-        file.put("ages", dict(zip(columns, result.ages.T, strict=True)))
+        columns = dict(zip(("source", "destination", "count", "age_sum", "age_max"), result.ages.T, strict=True))
+        columns |= dict(zip(("seconds_sum", "seconds_max"), result.ages_seconds.T[3:], strict=True))
+        file.put("ages", columns)
     file.put("provenance", {"data": result.data})
     file.put("trace", attrs={"snapshots": "at the boundary of a step of the observer" if server is not None else
                              "what each rank last showed, at the instants of a common grid"})  # fmt: skip

@@ -34,8 +34,9 @@
              {algorithmic,...}/{up,down}: the same in all, to and from the server, where there is one;
              kinds/{source,destination,tag,messages,lost,algorithmic,serialised,mpi}: the same by edge and tag;
              attrs: rounds (messages with a vector), payload_bits (both upwards where there is a server), wire_bytes
-/ages        source, destination, count, age_sum, age_max (e,): of what entered a rank's state from another, in
-             iterations by its stamps; network methods that have stamps
+/ages        source, destination, count, age_sum, age_max, seconds_sum, seconds_max (e,): of what entered a rank's state
+             from another, in iterations by its stamps, and in seconds since the iteration of the stamp began; network
+             methods
 /delays      requested_seconds, realised_seconds (of all computations), computations (n,); attrs: model (JSON), seed,
              contention                                                               (clocks virtual and emulated)
 /fidelity    attrs: lateness_median_seconds, lateness_p99_seconds, lateness_max_seconds, order_violations, overruns,

@@ -119,16 +119,18 @@ def read(path, empty):
             ranks={name: dataset[()] for name, dataset in file["ranks"].items()},
             ledger={name: texts(file["bytes/kinds"][name]) for name in ledger.COLUMNS},
             received=numpy.stack([file["bytes/edges"][n][()] for n in ("source", "destination", "received")], axis=1),
-            ages=numpy.stack([d[()] for d in columns(file, "ages")], axis=1) if "ages" in file else empty.ages,
+            ages=ages(file, "age", empty.ages),
+            ages_seconds=ages(file, "seconds", empty.ages_seconds),
             events={name: dataset[()] for name, dataset in file["events"].items()} if "events" in file else {},
         )
         times = [float(t) for t in node["times"][()]]
         return Restart(times[-1], times, points, node["begun"][()].tolist(), int(node.attrs["settled"]), before)
 
 
-def columns(file, group):
-    """The columns of /ages in the order of a Result."""
-    return [file[group][name] for name in ("source", "destination", "count", "age_sum", "age_max")]
+def ages(file, unit, empty):
+    """The columns of /ages in the order of a Result, of ages in iterations (`age`) or in `seconds`."""
+    names = "source", "destination", "count", f"{unit}_sum", f"{unit}_max"
+    return numpy.stack([file["ages"][name][()] for name in names], axis=1) if "ages" in file else empty
 
 
 def texts(dataset):
@@ -167,6 +169,7 @@ def joined(restart, after, offset):
         ledger=ledger.added(before.ledger, after.ledger),
         received=by_pair(numpy.vstack([before.received, after.received]), 2),
         ages=by_pair(numpy.vstack([before.ages, after.ages]), 2),
+        ages_seconds=by_pair(numpy.vstack([before.ages_seconds, after.ages_seconds]), 2),
         events=events,
         interrupted=restart.times,
     )

@@ -22,7 +22,7 @@ from mpibench.provenance import clock_resolution, peak_memory_bytes
 from mpibench.restart import Point, Signal, joined
 from mpibench.seeds import Purpose, generator
 from mpibench.steps import delays_of, steps_of
-from mpibench.watch import Watch
+from mpibench.watch import Watch, seconds_of_ages
 
 WALL_OF_A_LINK = 1e-3  # wall seconds that an emulated message should have at least to travel, doubled on shared cores
 WALL_OF_A_MESSAGE = 2e-4  # wall seconds of a core that a message costs, both ends together
@@ -43,6 +43,7 @@ class Result:
     ledger: dict  # column -> one value for each edge and tag, see `mpibench.ledger`
     received: numpy.ndarray  # (edges, 3): source, destination, messages that have arrived
     ages: numpy.ndarray  # (edges, 5): source, destination, how often something came, sum and largest of its ages
+    ages_seconds: numpy.ndarray  # (edges, 5): the same with ages in seconds
     data: dict  # provenance of the problem
     clock: dict = field(default_factory=dict)
     fidelity: dict = field(default_factory=dict)
@@ -60,7 +61,7 @@ class Result:
         problem = cell.problem.prepare(cell.workers, seed)
         metrics = problem.metrics | ({"consensus": "lower"} if of_the_mean(cell) else {})
         nothing = numpy.zeros((0, 5), numpy.int64)
-        return cls({}, {}, metrics, {}, {}, {}, nothing[:, :3], nothing, problem.provenance)
+        return cls({}, {}, metrics, {}, {}, {}, nothing[:, :3], nothing, nothing.astype(float), problem.provenance)
 
     @property
     def edges(self):
@@ -227,7 +228,7 @@ class Seen:
     snapshots: list
     point: object  # the final model
     recorded: dict  # of every update of the observer
-    tallies: list  # of each rank: gradients used and discarded by rank, histogram of delays, ages by source
+    tallies: list  # of each rank: what `Watch.tallies` gives
 
 
 def simulate(cell, seed, show=None):
@@ -302,7 +303,7 @@ def result_of(cell, problem, seen, tallies, seconds):
     sums = lambda ends, values: numpy.bincount(ends, values, n).astype(int)  # noqa: E731
     used, discarded, histogram = Counter(), Counter(), Counter()
     ages = []
-    for rank, (used_by, discarded_by, delays, by_source) in enumerate(seen.tallies):
+    for rank, (used_by, discarded_by, delays, by_source, _) in enumerate(seen.tallies):
         ages += [(source, rank, *row) for source, row in sorted(by_source.items())]
         used.update(used_by)
         discarded.update(discarded_by)
@@ -329,8 +330,10 @@ def result_of(cell, problem, seen, tallies, seconds):
         events.update(values)
     model = hashlib.sha256(point)
     attrs = {"seconds": seconds, "event_hash": events.hexdigest()[:16], "model_hash": model.hexdigest()[:16]}
-    ages = numpy.array(ages, numpy.int64).reshape(-1, 5)
-    result = Result(attrs, trace, metrics, updates, ranks, sent, received, ages, problem.provenance)
+    of_edge = seconds_of_ages([tally[4] for tally in seen.tallies])
+    in_seconds = [(*row[:3], row[2] * of_edge[row[:2]][0], of_edge[row[:2]][1]) for row in ages]
+    in_seconds, ages = (numpy.array(r, kind).reshape(-1, 5) for r, kind in ((in_seconds, float), (ages, numpy.int64)))
+    result = Result(attrs, trace, metrics, updates, ranks, sent, received, ages, in_seconds, problem.provenance)
     attrs["outcome"] = outcome_of(result, cell.targets)
     return result
 

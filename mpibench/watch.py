@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from mpibench.node import SECOND
 
 HISTORY = 64  # calls that a rank of an emulation can take back
+MOST_HEARD = 1 << 17  # from one rank
 OPEN_BIN = 1 << 16  # staleness from here on is counted in one bin
 
 
@@ -28,6 +29,44 @@ class Snapshot:
     position: int = 0  # entries of the rank's journal until here
     counters: tuple = ()  # gradients, messages, bytes over all ranks, where they can be read at once
     metrics: dict = field(default_factory=dict)
+
+
+class Heard:
+    """When something was taken in, and in which iteration it was made; of very many every 2nd, 4th, ..."""
+
+    def __init__(self):
+        self.instants, self.stamps, self.every, self.count = array("q"), array("q"), 1, 0
+
+    def note(self, now, stamp):
+        """One more."""
+        self.count += 1
+        if self.count % self.every == 0:
+            self.instants.append(now)
+            self.stamps.append(stamp)
+            if len(self.instants) > MOST_HEARD:
+                del self.instants[::2], self.stamps[::2]
+                self.every *= 2
+
+    def until(self, limit, rank):
+        """Those that count, up to the last event (time, rank) of the run."""
+        counted = Heard()
+        count = sum((now, rank) <= limit for now in self.instants)
+        counted.instants, counted.stamps = self.instants[:count], self.stamps[:count]
+        return counted
+
+
+def seconds_of_ages(everybodys):
+    """(source, rank) -> (mean, largest) of the ages in seconds of what rank took in from source, since the iteration in
+    which it was made began; from each rank's (since, heard)."""
+    found = {}
+    for rank, (_, heard) in enumerate(everybodys):
+        for (source, whose), each in heard.items():
+            began = everybodys[whose][0]
+            made = (began[min(max(stamp, 0), len(began) - 1)] for stamp in each.stamps)
+            ages = [max(0, now - then) / SECOND for now, then in zip(each.instants, made, strict=True)]
+            if ages:
+                found[source, rank] = sum(ages) / len(ages), max(ages)
+    return found
 
 
 class Watch:
@@ -63,6 +102,7 @@ class Watch:
                          "workers": array("q")} if record_updates else None  # fmt: skip
         self.batch, self.sources, self.unnamed = 0, set(), 0  # of the update that comes next
         self.ages = {}  # rank -> [how often, sum, largest] of the ages of what came from there
+        self.heard = {}  # (rank, whose iterations are counted) -> Heard
         emulated = self.engine.clock == "emulated"  # then the end of the run is heard of late, and taken back
         self.log = array("q") if emulated else None  # what was said of gradients, with instants
         self.declared, self.restored, self.offset = {}, {}, 0
@@ -94,11 +134,17 @@ class Watch:
         if delay > self.staleness:
             self.staleness = delay
 
-    def mixed(self, j, age):
-        """Something from rank j has entered this rank's state; it was made `age` iterations ago, by the stamps."""
+    def mixed(self, j, age, stamp=None):
+        """Something from rank j has entered this rank's state; it was made `age` iterations ago, by the stamps: in
+        iteration `stamp` of rank j, or without that in one of this rank."""
         self.source = j
         row = self.ages.setdefault(j, [0, 0, 0])
         row[0], row[1], row[2] = row[0] + 1, row[1] + age, max(row[2], age)
+        key = (j, self.node.rank if stamp is None else j)
+        heard = self.heard.get(key)
+        if heard is None:
+            heard = self.heard[key] = Heard()
+        heard.note(self.engine.time, self.iteration - age if stamp is None else stamp)
         if self.log is not None:
             self.log.extend((self.engine.time, j, age, 1, 2))
 
@@ -120,17 +166,18 @@ class Watch:
 
     def tallies(self, limit):
         """What became of the gradients that this rank has spoken of, up to the last event (time, rank) of the run: used
-        and discarded by rank, the histogram, and the ages of what came from others. A rank of an emulation hears of the
-        end when it has gone beyond it."""
+        and discarded by rank, the histogram, the ages of what came from others, and what gives them in seconds. A rank
+        of an emulation hears of the end when it has gone beyond it."""
         if self.log is None or not self.log or (self.log[-5], self.node.rank) <= limit:
-            return self.used_by, self.discarded_by, self.histogram, self.ages
+            return self.used_by, self.discarded_by, self.histogram, self.ages, (self.since, self.heard)
         counted = Watch(self.node, self.stop, None, self.better)
         counted.log = None
         for at in range(0, len(self.log), 5):
             now, i, delay, count, kind = self.log[at : at + 5]
             if (now, self.node.rank) <= limit:
                 counted.mixed(i, delay) if kind == 2 else (counted.discarded, counted.used)[kind](i, delay, count)
-        return counted.tallies(limit)
+        heard = {key: each.until(limit, self.node.rank) for key, each in self.heard.items()}
+        return *counted.tallies(limit)[:4], (self.since, heard)
 
     def forgotten(self, limit):
         """Whether this rank of an emulation has gone so far beyond the end that it cannot take it all back."""

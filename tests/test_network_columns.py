@@ -17,14 +17,14 @@ from analysis.read import read
 from mpibench import campaign, experiment
 from mpibench.runner import simulate
 
-AGES = ("source", "destination", "count", "age_sum", "age_max")
+AGES = ("source", "destination", "count", "age_sum", "age_max", "seconds_sum", "seconds_max")
 
 
 def peers(folder, *, seed=0, consensus=None, gradients=(4, 4), sent=(1e6, 3e6), lost=None, ages=(), **different):
     """A result file of a network method whose loss meets 0.1 in its third snapshot, unless `values` say otherwise.
 
     consensus: at each of the four snapshots; gradients, sent (bytes) and lost (messages, of 100 each) by rank; ages:
-    rows of AGES.
+    rows of AGES, the last two of which older files have not.
     """
     values = different.pop("values", [2.0, 1.0, 0.1, 0.05])
     path = write(folder, values, seed=seed, ranks=len(gradients), workers=len(gradients), **different)
@@ -37,7 +37,7 @@ def peers(folder, *, seed=0, consensus=None, gradients=(4, 4), sent=(1e6, 3e6), 
         if consensus is not None:
             file["trace/consensus"] = consensus
             file["trace/consensus"].attrs["direction"] = "lower"
-        for name, column in zip(AGES, np.array(ages).T if len(ages) else (), strict=bool(len(ages))):
+        for name, column in zip(AGES, np.array(ages).T if len(ages) else (), strict=False):
             file[f"ages/{name}"] = column
     return path
 
@@ -59,7 +59,7 @@ def cells(made, method="r_fast", frame=0):
 
 def test_a_run_by_hand(tmp_path):
     """Ranks with 2, 4 and 9 gradients: mean 5. Edges with 10 ages of sum 20 and of sum 5, and one with a single 7."""
-    ages = [(0, 1, 10, 20, 5), (1, 0, 10, 5, 1), (2, 1, 1, 7, 7), (1, 2, 0, 0, 0)]
+    ages = [(0, 1, 10, 20, 5, 2.0, 0.5), (1, 0, 10, 5, 1, 4.0, 0.9), (2, 1, 1, 7, 7, 0.3, 0.3), (1, 2, 0, 0, 0, 0, 0)]
     path = peers(
         tmp_path, algorithm="r_fast", consensus=[0.0, 4.0, 0.5, 0.25], gradients=(2, 4, 9),
         sent=(1e6, 2e6, 6e6), lost=(5, 10, 15), ages=ages,
@@ -72,6 +72,8 @@ def test_a_run_by_hand(tmp_path):
         "gradients_least": 0.4,
         "age_mean": 32 / 21,
         "age_worst_edge": 7.0,
+        "age_seconds_mean": 6.3 / 21,
+        "age_seconds_worst_edge": 0.4,
         "bytes_mean": 3e6,
         "bytes_most": 6e6,
         "messages_lost": 30.0,
@@ -87,7 +89,8 @@ def test_a_run_by_hand(tmp_path):
         "gradients, least / mean": "0.4",
     }
     worst = {"on the worst edge": "7", "which is": "2 to 1", "max": "7"}
-    assert cells(made, frame=1) == {"method": "r_fast", "age, mean": "1.52"} | worst
+    seconds = {"in seconds, mean": "0.3", "on its worst edge": "0.4", "that is": "1 to 0", "max seconds": "0.9"}
+    assert cells(made, frame=1) == {"method": "r_fast", "age, mean": "1.52"} | worst | seconds
     assert cells(made, frame=2) == {
         "method": "r_fast",
         "MB sent by a rank, mean": "3",

@@ -64,6 +64,17 @@ class Shown(NamedTuple):
     x: float
 
 
+def test_ages_in_seconds_by_hand():
+    # The two ranks below: a V of t was made at the instant of its stamp, an R of t in the iteration that began then.
+    # Rank 0 took in V 1 of rank 1 (made at 3) at 4, V 2 (6) and R 1 (3) at 8, R 2 (6) at 10: 1 + 2 + 5 + 4
+    # Rank 1 took in V 1 (2) at 3, V 2 (4) and R 1 (2) at 6, V 3 (6) and R 3 (6) at 9: 1 + 2 + 4 + 3 + 3
+    cell = toy_on(toy(0, 32), 0.5, {}, [2, 3], PAIR, 5, {"vector_seconds": 1.0})
+    result = simulate(cell, seed=0)
+    rows = result.ages_seconds.tolist()
+    assert [row[:3] for row in rows] == [row[:3] for row in result.ages.tolist()]
+    assert {tuple(row[:2]): row[2:] for row in rows} == {(1, 0): [4, 12, 5], (0, 1): [5, 13, 4]}
+
+
 class Run:
     """A cell in virtual time, with all that its ranks show; `lost`: (source, to) -> () -> bool."""
 

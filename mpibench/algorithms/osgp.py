@@ -50,7 +50,7 @@ class Mass:
         k, v, u = body
         self.x, self.w = self.x + v, self.w + u
         self.newest[j] = k
-        self.watch.mixed(j, age=max(0, self.k - k))
+        self.watch.mixed(j, age=max(0, self.k - k), stamp=k)
 
     async def hear(self, sources, k):
         """Add what arrives until each of these ranks has been heard of with its step k, or with a later one."""

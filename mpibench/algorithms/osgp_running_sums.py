@@ -50,7 +50,7 @@ class Mass:
         v, u = self.heard.get(j, (0, 0))
         self.x, self.w = self.x + (totals[0] - v), self.w + (totals[1] - u)
         self.newest[j], self.heard[j] = k, totals
-        self.watch.mixed(j, age=max(0, self.k - k))
+        self.watch.mixed(j, age=max(0, self.k - k), stamp=k)
 
     async def hear(self, sources, k):
         """Add what arrives until each of these ranks has been heard of with its step k, or with a later one."""

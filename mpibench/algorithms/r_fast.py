@@ -52,7 +52,7 @@ class Mass:
     def news(self, t, watch):
         """The mass that is here and has not been consumed, by edge. Of one edge, what comes later is newer."""
         for j, (stamp, total) in self.push.drain(Tag.R):
-            watch.mixed(j, t - stamp)
+            watch.mixed(j, t - stamp, stamp)
             yield total - self.received[j]
             self.received[j] = total
 
@@ -112,7 +112,7 @@ class RFAST(Decentralized):
             for j in pull.destinations:
                 pull.send(j, Tag.V, t, v[i])
             for j, (stamp, v_j) in pull.drain(Tag.V):
-                watch.mixed(j, t - stamp)
+                watch.mixed(j, t - stamp, stamp)
                 v[j] = v_j
             x = sum_of(weight * v[j] for j, weight in W.items())
         return x

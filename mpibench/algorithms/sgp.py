@@ -58,7 +58,7 @@ class SGP(Decentralized):
                 node.send(j, Tag.PUSH, k, x, w)
             for j in sources:  # its messages come in order: a faster rank's next one waits for the next step
                 _, (s, v, u) = await node.recv(Tag.PUSH, source=j)
-                watch.mixed(j, age=k - s)
+                watch.mixed(j, age=k - s, stamp=s)
                 x, w = x + v, w + u
             z = x / w
             k += 1
