@@ -11,7 +11,8 @@ watch   `while watch(k, x):` shows iteration k and its point and asks whether to
         `watch.discarded(i, delay)` say what became of a gradient of rank i that was computed `delay` updates ago,
         `watch.reused(delay)` that the next update uses one so old once more, and `watch.mixed(j, age, stamp)` that
         something from rank j, `age` iterations old by its stamp, has entered this rank's state; without a stamp the
-        iteration in which it was made is one of this rank. `watch(k, x, v=v)` declares
+        iteration in which it was made is one of this rank. `watch.fell_back(i)` counts what a lattice was too coarse or
+        too small for. `watch(k, x, v=v)` declares
         what a run that was interrupted needs besides its point to go on, and `v = watch.kept("v", 0)` gives it then,
         or what it is at the start; so does `watch.kept("k", 0)`
 

@@ -27,7 +27,8 @@
              (u,), with record_updates; always staleness_histogram: the number of gradients with staleness 0, 1, 2, ...
              (attr open: 1 where the last bin holds all larger ones)
 /ranks       gradients, discarded, busy_seconds, idle_seconds, messages_sent, messages_received, messages_lost,
-             messages_in_flight (when the run ended), bytes_sent, peak_memory_bytes, ... (n,)
+             messages_in_flight (when the run ended), bytes_sent, peak_memory_bytes, lattice_fallbacks (exchanges
+             that it repeated in full precision, where `bits` is set), ... (n,)
 /bytes       edges/{source,destination,messages,lost,received,bytes} (e,): of each directed edge, bytes as serialised;
              {algorithmic,serialised,mpi}/edges (e,): bits as the paper counts them, bytes of the bodies, bytes that
              MPI is handed for them, or in simulation would be (what ends a run apart);

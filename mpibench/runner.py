@@ -303,7 +303,7 @@ def result_of(cell, problem, seen, tallies, seconds):
     sums = lambda ends, values: numpy.bincount(ends, values, n).astype(int)  # noqa: E731
     used, discarded, histogram = Counter(), Counter(), Counter()
     ages = []
-    for rank, (used_by, discarded_by, delays, by_source, _) in enumerate(seen.tallies):
+    for rank, (used_by, discarded_by, delays, by_source, *_) in enumerate(seen.tallies):
         ages += [(source, rank, *row) for source, row in sorted(by_source.items())]
         used.update(used_by)
         discarded.update(discarded_by)
@@ -319,6 +319,8 @@ def result_of(cell, problem, seen, tallies, seconds):
         "messages_lost": sums(sent["source"], sent["lost"]),
         "bytes_sent": sums(sent["source"], sent["serialised"]),
     }
+    if getattr(cell.algorithm, "bits", 0):
+        ranks["lattice_fallbacks"] = numpy.array([tally[5] for tally in seen.tallies])
     arrived = sums(received[:, 0], received[:, 2])
     ranks["messages_in_flight"] = ranks["messages_sent"] - ranks["messages_lost"] - arrived
     ranks["idle_seconds"] = numpy.maximum(0.0, seconds - ranks["busy_seconds"])

@@ -102,6 +102,7 @@ class Watch:
                          "workers": array("q")} if record_updates else None  # fmt: skip
         self.batch, self.sources, self.unnamed = 0, set(), 0  # of the update that comes next
         self.ages = {}  # rank -> [how often, sum, largest] of the ages of what came from there
+        self.fallbacks = 0  # exchanges that a lattice could not hold
         self.heard = {}  # (rank, whose iterations are counted) -> Heard
         emulated = self.engine.clock == "emulated"  # then the end of the run is heard of late, and taken back
         self.log = array("q") if emulated else None  # what was said of gradients, with instants
@@ -148,6 +149,12 @@ class Watch:
         if self.log is not None:
             self.log.extend((self.engine.time, j, age, 1, 2))
 
+    def fell_back(self, i):
+        """Rank i is too far away for the lattice: it is asked once more, in full precision."""
+        self.fallbacks += 1
+        if self.log is not None:
+            self.log.extend((self.engine.time, i, 0, 1, 3))
+
     def discarded(self, i, delay, count=1):
         """A gradient of rank i that was computed `delay` updates ago is not used."""
         self.discarded_by[i] = self.discarded_by.get(i, 0) + count
@@ -166,18 +173,23 @@ class Watch:
 
     def tallies(self, limit):
         """What became of the gradients that this rank has spoken of, up to the last event (time, rank) of the run: used
-        and discarded by rank, the histogram, the ages of what came from others, and what gives them in seconds. A rank
-        of an emulation hears of the end when it has gone beyond it."""
+        and discarded by rank, the histogram, the ages of what came from others, what gives them in seconds, and how
+        often it fell back. A rank of an emulation hears of the end when it has gone beyond it."""
         if self.log is None or not self.log or (self.log[-5], self.node.rank) <= limit:
-            return self.used_by, self.discarded_by, self.histogram, self.ages, (self.since, self.heard)
+            return self.used_by, self.discarded_by, self.histogram, self.ages, (self.since, self.heard), self.fallbacks
         counted = Watch(self.node, self.stop, None, self.better)
         counted.log = None
         for at in range(0, len(self.log), 5):
             now, i, delay, count, kind = self.log[at : at + 5]
             if (now, self.node.rank) <= limit:
-                counted.mixed(i, delay) if kind == 2 else (counted.discarded, counted.used)[kind](i, delay, count)
+                if kind == 2:
+                    counted.mixed(i, delay)
+                elif kind == 3:
+                    counted.fell_back(i)
+                else:
+                    (counted.discarded, counted.used)[kind](i, delay, count)
         heard = {key: each.until(limit, self.node.rank) for key, each in self.heard.items()}
-        return *counted.tallies(limit)[:4], (self.since, heard)
+        return *counted.tallies(limit)[:4], (self.since, heard), counted.fallbacks
 
     def forgotten(self, limit):
         """Whether this rank of an emulation has gone so far beyond the end that it cannot take it all back."""

@@ -397,6 +397,7 @@ def test_who_is_too_far_away_is_asked_again_in_full_precision(monkeypatch):
     packed, refused, full = (1, 8), (0, 8), (8, 0)
     assert seen["ANSWER"][refused] == seen["ANSWER"][full] == seen["REQUEST"][full] > 5
     assert seen["REQUEST"][packed] == seen["ANSWER"].total() - seen["ANSWER"][full] > seen["ANSWER"][refused]
+    assert result.ranks["lattice_fallbacks"].sum() == seen["REQUEST"][full]
     asked = seen["REQUEST"][packed]
     assert result.trace["messages"][-1] == 2 * asked + 2 * seen["ANSWER"][refused]
     links = {"latency_seconds": 0.5}

@@ -14,8 +14,8 @@ asks once more in full precision. `bound`, on the distance of copies in any coor
 
 Messages per local phase: REQUEST (Q(X_i)) to a neighbour drawn uniformly, ANSWER (Q(X_j)) from it; 2 more, one of them
 a number, if they were too far apart. Q takes d numbers, or b d bits and a number. All must arrive. To be asked is an
-update too, so the delay of gradients is how often that happened since the local steps began. Ages as in `ad_psgd`.
-On one rank it is SGD. Homogeneous data, or a limit that is biased by η, H and the heterogeneity.
+update, so gradients are delayed by how often it happened since the local steps began. Ages as in `ad_psgd`. On one rank
+it is SGD. Homogeneous data, or a limit that is biased by η, H and the heterogeneity.
 """
 
 from dataclasses import dataclass
@@ -52,8 +52,7 @@ class Process:
 
     def update(self, x):
         self.t, self.x = self.t + 1, x
-        going = self.watch(self.t, x)
-        if not going:
+        if not (going := self.watch(self.t, x)):
             self.over.cancel()
         return going
 
@@ -81,6 +80,7 @@ class Process:
         self.edges.send(j, Tag.REQUEST, request)
         _, (answer,) = await self.edges.recv(Tag.ANSWER, source=j)
         if answer is None:
+            self.watch.fell_back(j)
             t, sent = self.t, self.x
             self.edges.send(j, Tag.REQUEST, sent)
             _, (answer,) = await self.edges.recv(Tag.ANSWER, source=j)

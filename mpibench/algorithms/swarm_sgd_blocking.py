@@ -91,6 +91,7 @@ class Process(swarm_sgd.Process):
         self.look()
 
     def on_far(self, j):
+        self.watch.fell_back(j)
         self.sent = self.x
         self.edges.send(j, Tag.CALL, self.x)
 
