@@ -13,8 +13,9 @@ class PyMpibench(PythonPackage):
     depends_on("python@3.11:", type=("build", "run"))
     depends_on("py-setuptools@77:", type="build")
     depends_on("py-mpi4py@4.1:", type=("build", "run"))
-    for requirement in ("annotated-types", "click", "h5py~mpi", "jinja2", "matplotlib", "networkx", "numpy@2:"):
+    for requirement in ("annotated-types", "click", "h5py~mpi", "jinja2", "markupsafe", "matplotlib", "networkx"):
         depends_on(f"py-{requirement}", type=("build", "run"))
-    for requirement in ("pandas", "plotly@6:", "pydantic@2.9:", "rich", "scikit-learn", "scipy@1.15:", "threadpoolctl"):
+    for requirement in ("numpy@2:", "pandas", "plotly@6:", "pydantic@2.9:", "rich", "scikit-learn", "scipy@1.15:"):
         depends_on(f"py-{requirement}", type=("build", "run"))
+    depends_on("py-threadpoolctl", type=("build", "run"))
     depends_on("py-torch", when="+torch", type=("build", "run"))
