@@ -10,13 +10,12 @@ Native: gradients longer than a millisecond are computed in a helper thread, whi
 calls MPI, keeps messages moving.
 """
 
-import contextlib
 import time
 from array import array
 from collections import deque
 from heapq import heappop
-from queue import Empty, SimpleQueue
-from threading import Thread
+from queue import SimpleQueue
+from threading import Event, Thread
 
 import numpy
 from mpi4py import MPI
@@ -148,7 +147,7 @@ class MPIEngine(Agenda):
         self.last = (-1, -1)
         self.marks = (array("q"), array("q"))  # time and fingerprint after each event
         self.windows = []
-        self.finished = SimpleQueue()  # native: (computation, seconds) of those that have been done
+        self.finished, self.done = deque(), Event()  # native: (computation, seconds) of those that have been done
         self.helper = None
         self.recent = deque([0.0], maxlen=9)  # seconds of the last computations
         self.node = None
@@ -297,8 +296,8 @@ class MPIEngine(Agenda):
                 return pause
             asked = min(asked, next_ns - 20_000)
         if self.clock == "native":  # nobody rings, but the helper thread may have done its work
-            with contextlib.suppress(Empty):
-                self.computed(*self.finished.get(timeout=asked / SECOND))
+            if self.done.wait(asked / SECOND):  # a SimpleQueue may wait for ever for what was to take 20 us
+                self.done.clear()
             return pause
         return 1 if self.bell.wait(asked / SECOND) else pause
 
@@ -317,8 +316,8 @@ class MPIEngine(Agenda):
         while (reduction := self.reductions.ended()) is not None:
             self.at(self.wall(), self.node.rank, ENDS, reduction)
             arrived = True
-        while not self.finished.empty():
-            self.computed(*self.finished.get())
+        while self.finished:
+            self.computed(*self.finished.popleft())
             arrived = True
         return bool(arrived)
 
@@ -349,7 +348,7 @@ class MPIEngine(Agenda):
             self.overruns += self.wall() > super().begin(computation)
         elif sorted(self.recent)[len(self.recent) // 2] > INLINE_SECONDS:  # the median: a rank may have lost its core
             if self.helper is None:
-                self.helper = Helper(self.measure, lambda error: self.finished.put((error, 0.0)))
+                self.helper = Helper(self.measure, lambda error: self.has_done(error, 0.0))
             self.helper.jobs.put(computation)
         else:
             self.measure(computation)
@@ -361,7 +360,12 @@ class MPIEngine(Agenda):
             computation.evaluate()
             if self.held_up is not None:
                 time.sleep(self.held_up(time.perf_counter() - start))
-        self.finished.put((computation, time.perf_counter() - start))
+        self.has_done(computation, time.perf_counter() - start)
+
+    def has_done(self, computation, seconds):
+        """Native: put it where `progress` finds it, and wake who waits for it."""
+        self.finished.append((computation, seconds))
+        self.done.set()
 
     def link(self, node, to):
         """A modelled link, or one that is just MPI."""
