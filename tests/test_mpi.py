@@ -9,6 +9,7 @@ leave the others waiting in the next test.
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -742,6 +743,23 @@ def test_a_native_run_is_cut_by_until(comm, all_assert, engine, toy_cluster):
     ended_by = run.run(toy_cluster(comm.size, until=100 * MS), program)
     all_assert(ended_by is None and run.end == 100 * MS)
     all_assert(log and max(log) <= 0.1, log)
+
+
+@mpi
+def test_signals_do_not_make_a_rank_wait_for_ever(comm, all_assert, engine, toy_cluster):
+    # a wait for the helper thread that a signal cuts short must still end in time
+    async def program(node):
+        while True:
+            await node.sleep(0.003)
+
+    former = signal.signal(signal.SIGALRM, lambda number, frame: None)
+    signal.setitimer(signal.ITIMER_REAL, 1e-3, 1e-3)
+    try:
+        ended_by = engine("native").run(toy_cluster(comm.size, until=300 * MS), program)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+    all_assert(ended_by is None, ended_by)
 
 
 @mpi
