@@ -291,7 +291,7 @@ FULL = """
 """
 
 
-@pytest.mark.parametrize(("limit", "files"), [(4096, 0), (100_000, 1)], ids=["start", "end"])
+@pytest.mark.parametrize(("limit", "files"), [(4096, 0), (50_000, 1)], ids=["start", "end"])
 def test_a_full_disk_ends_all_ranks(launch, job, script, tmp_path, limit, files):
     job()
     done = launch((3, *script(FULL.format(limit)), "job.toml", *MPI))
