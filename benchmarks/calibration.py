@@ -56,8 +56,9 @@ def once(folder):
     found = {}
     for name, ranks in JOBS.items():
         path = ROOT / "jobs" / f"{name}.toml"
-        mpibench("run", path, "--engine", "mpi", "--clock", "native", "--out", folder / "native", "-q", ranks=ranks)
-        mpibench("run", path, *modelled, "--out", folder / "virtual", "-q")
+        words = ["run", path, "--set", "experiment.seeds=[0, 1, 2]", "-q", "--out"]
+        mpibench(*words, folder / "native", "--engine", "mpi", "--clock", "native", ranks=ranks)
+        mpibench(*words, folder / "virtual", *modelled)
     measured, predicted = update_seconds(folder / "native"), update_seconds(folder / "virtual")
     for method, seconds in measured.items():
         found[method] = seconds, predicted[method]
