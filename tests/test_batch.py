@@ -58,7 +58,7 @@ def batch_of(job, site, cells_per_job=1, arguments=(), **given):
 def neutral(text, folder):
     """A script without what differs from machine to machine."""
     text = text.replace(f"mpibench {__version__}", "mpibench")
-    return text.replace(str(folder), "/work").replace(sys.prefix, "/environment")
+    return text.replace(str(folder), "/project").replace(sys.prefix, "/environment")
 
 
 @pytest.mark.parametrize("site", sites.names())

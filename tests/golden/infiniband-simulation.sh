@@ -13,7 +13,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=USR1@300
-#SBATCH --output=/work/results/small/jobs/%x-%A_%a.out
+#SBATCH --output=/project/results/small/jobs/%x-%A_%a.out
 #SBATCH --export=NONE
 set -eo pipefail
 unset SLURM_EXPORT_ENV # else --export=NONE reaches srun, too
@@ -31,9 +31,9 @@ export OMPI_MCA_pml=ucx
 export UCX_NET_DEVICES=mlx5_0:1
 export UCX_TLS=rc,sm,self
 
-cd /work
+cd /project
 first=$(((SLURM_ARRAY_TASK_ID + 0) * 2))
-command=(srun --mpi=none --label --unbuffered --kill-on-bad-exit=1 --cpu-bind=cores python -m mpibench run /work/job.toml --set 'experiment.engine="simulation"' --set 'heterogeneity.compute={ profile = "equal" }' --out /work/results --cell "$first" --cells-per-job 2 --resume)
+command=(srun --mpi=none --label --unbuffered --kill-on-bad-exit=1 --cpu-bind=cores python -m mpibench run /project/job.toml --set 'experiment.engine="simulation"' --set 'heterogeneity.compute={ profile = "equal" }' --out /project/results --cell "$first" --cells-per-job 2 --resume)
 # a restarted job counts its steps anew, and MPICH would wait in the shared memory of a killed one of the same number
 for ((step = 0; step < ${SLURM_RESTART_COUNT:-0}; step++)); do srun --ntasks=1 --mpi=none true || true; done
 failed=()
@@ -65,7 +65,7 @@ exit "$code"
 #SBATCH --time=00:30:00
 #SBATCH --partition=compute
 #SBATCH --hint=nomultithread
-#SBATCH --output=/work/results/small/jobs/%x-%j.out
+#SBATCH --output=/project/results/small/jobs/%x-%j.out
 #SBATCH --export=NONE
 set -o pipefail
 module --force purge
@@ -75,10 +75,10 @@ export OMPI_MCA_pml=ucx
 export UCX_NET_DEVICES=mlx5_0:1
 export UCX_TLS=rc,sm,self
 
-cd /work || exit 1
+cd /project || exit 1
 code=0
-python -m mpibench collect /work/results/small || code=$?
-python -m mpibench verify /work/results/small || code=$?
-python -m analysis table /work/results/small --ungated --out /work/results/small/table.md || code=$?
-python -m analysis report /work/results/small --ungated --out /work/results/small/report.html || code=$?
+python -m mpibench collect /project/results/small || code=$?
+python -m mpibench verify /project/results/small || code=$?
+python -m analysis table /project/results/small --ungated --out /project/results/small/table.md || code=$?
+python -m analysis report /project/results/small --ungated --out /project/results/small/report.html || code=$?
 exit "$code"

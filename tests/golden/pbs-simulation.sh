@@ -14,6 +14,6 @@ export PATH=/environment/bin:"$PATH"
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 export HDF5_USE_FILE_LOCKING=FALSE PYTHONUNBUFFERED=1
 
-cd /work
+cd /project
 first=$(((${PBS_ARRAY_INDEX:-0} + 0) * 2))
-exec  python -m mpibench run /work/job.toml --set 'experiment.engine="simulation"' --set 'heterogeneity.compute={ profile = "equal" }' --out /work/results --cell "$first" --cells-per-job 2 --resume
+exec  python -m mpibench run /project/job.toml --set 'experiment.engine="simulation"' --set 'heterogeneity.compute={ profile = "equal" }' --out /project/results --cell "$first" --cells-per-job 2 --resume

@@ -15,7 +15,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=USR1@300
-#SBATCH --output=/work/results/small/jobs/%x-%A_%a.out
+#SBATCH --output=/project/results/small/jobs/%x-%A_%a.out
 #SBATCH --export=NONE
 set -eo pipefail
 unset SLURM_EXPORT_ENV # else --export=NONE reaches srun, too
@@ -33,9 +33,9 @@ export FI_CXI_RX_MATCH_MODE=hybrid
 export FI_MR_CACHE_MONITOR=userfaultfd
 export MPICH_GPU_SUPPORT_ENABLED=0
 
-cd /work
+cd /project
 first=$(((SLURM_ARRAY_TASK_ID + 0) * 2))
-command=(srun --mpi=none --label --unbuffered --kill-on-bad-exit=1 --cpu-bind=cores python -m mpibench run /work/job.toml --set 'experiment.engine="simulation"' --set 'heterogeneity.compute={ profile = "equal" }' --out /work/results --cell "$first" --cells-per-job 2 --resume)
+command=(srun --mpi=none --label --unbuffered --kill-on-bad-exit=1 --cpu-bind=cores python -m mpibench run /project/job.toml --set 'experiment.engine="simulation"' --set 'heterogeneity.compute={ profile = "equal" }' --out /project/results --cell "$first" --cells-per-job 2 --resume)
 # a restarted job counts its steps anew, and MPICH would wait in the shared memory of a killed one of the same number
 for ((step = 0; step < ${SLURM_RESTART_COUNT:-0}; step++)); do srun --ntasks=1 --mpi=none true || true; done
 failed=()
@@ -69,7 +69,7 @@ exit "$code"
 #SBATCH --account=my-project
 #SBATCH --hint=nomultithread
 #SBATCH --constraint=gpu
-#SBATCH --output=/work/results/small/jobs/%x-%j.out
+#SBATCH --output=/project/results/small/jobs/%x-%j.out
 #SBATCH --export=NONE
 set -o pipefail
 module --force purge
@@ -79,10 +79,10 @@ export FI_CXI_RX_MATCH_MODE=hybrid
 export FI_MR_CACHE_MONITOR=userfaultfd
 export MPICH_GPU_SUPPORT_ENABLED=0
 
-cd /work || exit 1
+cd /project || exit 1
 code=0
-python -m mpibench collect /work/results/small || code=$?
-python -m mpibench verify /work/results/small || code=$?
-python -m analysis table /work/results/small --ungated --out /work/results/small/table.md || code=$?
-python -m analysis report /work/results/small --ungated --out /work/results/small/report.html || code=$?
+python -m mpibench collect /project/results/small || code=$?
+python -m mpibench verify /project/results/small || code=$?
+python -m analysis table /project/results/small --ungated --out /project/results/small/table.md || code=$?
+python -m analysis report /project/results/small --ungated --out /project/results/small/report.html || code=$?
 exit "$code"

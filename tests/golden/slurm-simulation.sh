@@ -12,7 +12,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=USR1@300
-#SBATCH --output=/work/results/small/jobs/%x-%A_%a.out
+#SBATCH --output=/project/results/small/jobs/%x-%A_%a.out
 #SBATCH --export=NONE
 set -eo pipefail
 unset SLURM_EXPORT_ENV # else --export=NONE reaches srun, too
@@ -25,9 +25,9 @@ export OMP_NUM_THREADS=$threads OPENBLAS_NUM_THREADS=$threads MKL_NUM_THREADS=$t
 export HDF5_USE_FILE_LOCKING=FALSE # parallel file systems often have no locks, and each file has one writer
 export PYTHONUNBUFFERED=1          # what a killed job had printed is in the log
 
-cd /work
+cd /project
 first=$(((SLURM_ARRAY_TASK_ID + 0) * 2))
-command=(srun --mpi=none --label --unbuffered --kill-on-bad-exit=1 --cpu-bind=cores python -m mpibench run /work/job.toml --set 'experiment.engine="simulation"' --set 'heterogeneity.compute={ profile = "equal" }' --out /work/results --cell "$first" --cells-per-job 2 --resume)
+command=(srun --mpi=none --label --unbuffered --kill-on-bad-exit=1 --cpu-bind=cores python -m mpibench run /project/job.toml --set 'experiment.engine="simulation"' --set 'heterogeneity.compute={ profile = "equal" }' --out /project/results --cell "$first" --cells-per-job 2 --resume)
 # a restarted job counts its steps anew, and MPICH would wait in the shared memory of a killed one of the same number
 for ((step = 0; step < ${SLURM_RESTART_COUNT:-0}; step++)); do srun --ntasks=1 --mpi=none true || true; done
 failed=()
@@ -58,15 +58,15 @@ exit "$code"
 #SBATCH --ntasks=1
 #SBATCH --time=00:30:00
 #SBATCH --hint=nomultithread
-#SBATCH --output=/work/results/small/jobs/%x-%j.out
+#SBATCH --output=/project/results/small/jobs/%x-%j.out
 #SBATCH --export=NONE
 set -o pipefail
 export PATH=/environment/bin:"$PATH" PYTHONUNBUFFERED=1 HDF5_USE_FILE_LOCKING=FALSE
 
-cd /work || exit 1
+cd /project || exit 1
 code=0
-python -m mpibench collect /work/results/small || code=$?
-python -m mpibench verify /work/results/small || code=$?
-python -m analysis table /work/results/small --ungated --out /work/results/small/table.md || code=$?
-python -m analysis report /work/results/small --ungated --out /work/results/small/report.html || code=$?
+python -m mpibench collect /project/results/small || code=$?
+python -m mpibench verify /project/results/small || code=$?
+python -m analysis table /project/results/small --ungated --out /project/results/small/table.md || code=$?
+python -m analysis report /project/results/small --ungated --out /project/results/small/report.html || code=$?
 exit "$code"
