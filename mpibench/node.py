@@ -291,7 +291,7 @@ class Link:
     A lost message has occupied its link. Latency adds to the arrival and occupies nothing.
     """
 
-    __slots__ = ("bytes", "called", "edge", "engine", "free_at", "leaving", "lost", "messages", "node", "to",
+    __slots__ = ("called", "edge", "engine", "free_at", "leaving", "lost", "node", "to",
                  "waiting")  # fmt: skip
     cancelled = False
 
@@ -305,7 +305,6 @@ class Link:
         self.waiting = []
         self.leaving = []
         self.called = False
-        self.messages = self.bytes = 0
 
     def submit(self, send):
         """Send this, now or when the link is free."""
@@ -325,8 +324,6 @@ class Link:
         """The message occupies the link from now on."""
         engine, edge = self.engine, self.edge
         now = free_at = engine.time
-        self.messages += 1
-        self.bytes += send.bytes
         if not edge.instant:
             free_at = self.free_at = now + edge.transmission(send.vector_bytes, send.other_bytes)
         if self.lost is None or not self.lost():

@@ -6,6 +6,7 @@ import numpy
 import pytest
 
 from mpibench.engines.simulation import Simulation
+from mpibench.journal import Journal
 from mpibench.node import SECOND, Cluster
 
 
@@ -45,6 +46,7 @@ def toy_cluster():
             lost=lambda source, to: iter(lost[source, to]).__next__ if (source, to) in (lost or {}) else None,
             random=lambda rank: numpy.random.default_rng([seed, rank]),
             newest_only=frozenset(newest_only),
+            journal=lambda rank: Journal(rows=False),
             until=until,
         )
 

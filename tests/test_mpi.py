@@ -726,7 +726,7 @@ def test_a_native_rank_reads_the_newest_of_what_was_sent_last(comm, all_assert, 
 
     run = engine("native")
     run.run(toy_cluster(comm.size, newest_only=[A]), program)
-    all_assert(comm.rank != 0 or run.node.links[1].messages == 102)
+    all_assert(comm.rank != 0 or run.node.journal.messages == 102)
     all_assert(comm.rank != 1 or read == {A: [0, 99], B: list(range(100))}, read)
 
 

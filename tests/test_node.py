@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from mpibench.engines.simulation import Simulation
 from mpibench.graphs import star
+from mpibench.journal import Journal
 from mpibench.node import ANY, SECOND, Cluster, Communicator, Deadlock, Mailboxes, Message
 from mpibench.topology import Graph
 
@@ -275,6 +276,7 @@ def test_modelled_bytes_are_those_of_vectors_and_of_all_else(simulate):
         ),
         lost=lambda source, to: None,
         random=lambda rank: None,
+        journal=lambda rank: Journal(rows=False),
     )
 
     async def program(node):
@@ -289,7 +291,8 @@ def test_modelled_bytes_are_those_of_vectors_and_of_all_else(simulate):
     with pytest.raises(Deadlock):
         engine.run(cluster, program)
     assert charged == [(10 * 8 + 5 * 4, 3 * 8), (17, 0), (0, 0)]
-    assert (engine.nodes[0].links[1].messages, engine.nodes[0].links[1].bytes) == (3, 124 + 48)  # serialised
+    journal = engine.nodes[0].journal
+    assert journal.totals == (3, 124 + 48, 8 * 100 + 8 * 17)  # bytes as serialised; bits follow `size`
 
 
 def test_the_seconds_of_a_link_are_known_without_latency_and_not_rounded(simulate):
@@ -318,8 +321,7 @@ def test_a_newer_message_takes_the_place_of_one_that_has_not_left(simulate):
     engine = simulate(source, collecting(arrived, A, B), ns_per_byte=SLOW, newest_only=[A])
     assert arrived == [(1.0, 0, "leaving"), (2.0, 0, "new"), (3.0, 0, "other"), (4.0, 0, "last")]
     assert sorted(left) == [("last", 4.0), ("leaving", 1.0), ("new", 2.0), ("old", 2.0), ("other", 3.0)]
-    link = engine.nodes[0].links[1]
-    assert (link.messages, link.bytes) == (4, 4 * 8)  # of the bodies; what was replaced was never sent
+    assert engine.nodes[0].journal.totals[:2] == (4, 4 * 8)  # of the bodies; what was replaced was never sent
 
 
 def test_a_newer_message_replaces_only_on_its_own_communicator_and_edge(simulate, edges):
@@ -451,7 +453,7 @@ def test_a_lost_message_has_occupied_its_link(simulate):
     lost = {(0, 1): [True, False, True]}
     engine = simulate(source, collecting(log, A), ns_per_byte=SLOW, lost=lost, newest_only=[A])
     assert log == [(2.0, 0, "comes")]
-    assert engine.nodes[0].links[1].messages == 3  # chance was asked once for each of these
+    assert engine.nodes[0].journal.messages == 3  # chance was asked once for each of these
 
 
 def test_a_send_may_be_awaited_after_another_who_waited_was_cancelled(simulate):
@@ -608,7 +610,7 @@ def test_what_a_rank_sends_to_itself_comes_at_once_and_is_no_message(simulate, e
 
     engine = simulate(program, other, latency_ns=5, ns_per_byte=7)
     assert log == [("tree",), ("world",), 1.0, (0, ("after a second",)), 1.0]
-    assert [(link.messages, link.bytes) for link in engine.nodes[0].links.values()] == [(0, 0)]
+    assert engine.nodes[0].journal.totals == (0, 0, 0) and list(engine.nodes[0].links) == [0]
 
 
 @pytest.mark.parametrize("to", [2, -1])

@@ -5,7 +5,7 @@ The lock-step reference is the listing with all ranks in step; the event-driven 
 that take time, lose messages and let newer ones take the place of older ones.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from heapq import heappop
 from typing import NamedTuple
@@ -21,6 +21,7 @@ import mpibench.algorithms.r_fast as r_fast
 from mpibench import graphs
 from mpibench.engines.simulation import Simulation
 from mpibench.errors import InvalidInput
+from mpibench.journal import Journal
 from mpibench.node import Link, Mailbox, Task
 from mpibench.runner import cluster_of, simulate
 from mpibench.watch import Watch
@@ -80,7 +81,7 @@ class Run:
 
     def __init__(self, cell, lost=None, coordinate=0):
         problem = cell.problem.prepare(cell.workers, 0)
-        cluster = cluster_of(cell, 0, problem)
+        cluster = cluster_of(cell, 0, problem, journal=lambda rank: Journal(rows=False))
         self.engine, self.shown, self.watches = Simulation(), [], {}
 
         class Noting(Watch):
@@ -101,7 +102,11 @@ class Run:
     def messages(self):
         """{(source, to): how many have left}."""
         nodes = self.engine.nodes
-        return {(node.rank, to): link.messages for node in nodes for to, link in node.links.items() if link.messages}
+        counts = Counter()
+        for node in nodes:
+            for kind in node.journal.kinds.values():
+                counts[node.rank, kind.to] += kind.messages
+        return dict(counts)
 
     def ages(self):
         """{(source, to): [how often, sum, largest]}."""

@@ -73,8 +73,6 @@ class NativeLink(Link):
             self.pending[key] = send
             return
         engine, lost = self.node.engine, self.lost is not None and self.lost()
-        self.messages += 1
-        self.bytes += send.bytes
         if self.node.journal is not None:
             self.node.journal.sent(engine.time, send, LOST if lost else UNKNOWN)
         if lost:
