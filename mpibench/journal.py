@@ -41,20 +41,21 @@ class Journal:
         self.kinds = {}
         self.messages = self.bytes = self.bits = 0
 
-    def sent(self, now, send, arrival):
+    def sent(self, now, send, arrival, lost):
         """A message has left for good, or has got lost."""
-        size, bits = send.bytes, send.bits
-        key = send.link.to, send.communicator.index, send.tag, size, bits, arrival == LOST
+        key = send.link.to, send.communicator.index, send.tag, send.sizes, send.charged, lost
         kind = self.kinds.get(key)
         if kind is None:
-            kind = Kind(len(self.kinds), key[0], send.tag, size, bits, wire_bytes(send.body), key[5])
+            (vectors, others, _), (counted, _, padding) = send.sizes, send.charged
+            size, bits = vectors + others, round(8 * counted) - padding
+            kind = Kind(len(self.kinds), key[0], send.tag, size, bits, wire_bytes(send.body), lost)
             self.kinds[key] = kind
         kind.messages += 1
         self.messages += 1
-        self.bytes += size
-        self.bits += bits
+        self.bytes += kind.bytes
+        self.bits += kind.bits
         if self.rows is not None:
-            self.note(now, kind.number, size, 0, arrival)
+            self.note(now, kind.number, kind.bytes, 0, arrival)
 
     def note(self, now, kind, amount, cost, arrival=UNKNOWN):
         """Count a message or a computation."""

@@ -12,7 +12,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from heapq import heapify, heappush
 from typing import Any, NamedTuple
 
 import numpy
@@ -22,6 +21,7 @@ NEVER = 1 << 62  # an instant, in ns
 SECOND = 1_000_000_000
 LINKS, ENDS = 1 << 28, 1 << 29  # kinds of events after arrivals, whose kind is their source
 COMPUTED, STOPPED, RECEIVED = -1, -2, -3  # rows of a journal that are no messages sent; RECEIVED - i: from rank i
+NUMBERS = frozenset({int, float})
 LOST, UNKNOWN = 1 << 62, -1  # in a journal, in the place of an arrival
 
 
@@ -132,17 +132,16 @@ class Receive(Request):
 
 
 class Send(Request):
-    """A message under way; done when its link is free again."""
+    """A message under way; done when its link is free again. `sizes` are what `Node.freeze` gives of its body,
+    `charged` what its link and the ledger's bits are charged instead."""
 
-    __slots__ = ("bits", "body", "bytes", "communicator", "free_at", "link", "other_bytes", "replaced", "tag",
-                 "vector_bytes")  # fmt: skip
+    __slots__ = ("body", "charged", "communicator", "free_at", "link", "replaced", "sizes", "tag")
     cancelled = False
 
     def __await__(self):
         if not self.done and self.free_at is not None:  # it has left: an event only if somebody waits for it
             self.link.call_when_free(self)
-        if not self.done:
-            yield self
+        return iter(() if self.done else (self,))  # quicker than a generator, which could give a value
 
     def __repr__(self):
         return f"link to rank {self.link.to}"
@@ -200,11 +199,12 @@ class Timer(Request):
 class Mailbox:
     """Messages of one tag on one communicator of a rank, and who waits for them; first in, first out by source."""
 
-    __slots__ = ("age", "anybodys", "by_source", "newest_only", "queue", "tag", "taken", "waiting")
+    __slots__ = ("age", "anybodys", "by_source", "listener", "newest_only", "queue", "tag", "taken", "waiting")
 
     def __init__(self, tag, newest_only):
         self.tag = tag
         self.newest_only = newest_only
+        self.listener = None  # a function that is called with each
         self.age = 0
         self.queue = ()  # [source, body], in order of arrival; body is None once it has been taken
         self.taken = 0  # entries of the queue whose body is None
@@ -214,6 +214,9 @@ class Mailbox:
 
     def put(self, source, body):
         """A message arrives."""
+        if self.listener is not None:
+            self.listener(source, body)
+            return
         first = self.anybodys
         if self.waiting:
             ours = self.waiting.get(source)
@@ -255,18 +258,6 @@ class Mailbox:
             self.taken = 0
         return message
 
-    def serve(self, request, source):
-        """Give this receive the first message from this source, now or when one arrives."""
-        request.task = None
-        request.value = self.take(source) if self.queue else None
-        request.done = request.value is not None
-        if request.done:
-            return
-        request.mailbox = self
-        request.source = source
-        request.age = self.age = self.age + 1
-        (self.anybodys if source == ANY else self.waiting.setdefault(source, [])).append(request)
-
     def forget(self, request):
         """This receive waits no longer."""
         (self.anybodys if request.source == ANY else self.waiting[request.source]).remove(request)
@@ -291,12 +282,13 @@ class Link:
     A lost message has occupied its link. Latency adds to the arrival and occupies nothing.
     """
 
-    __slots__ = ("called", "edge", "engine", "free_at", "leaving", "lost", "node", "to",
+    __slots__ = ("called", "edge", "engine", "free_at", "leaving", "lost", "node", "rank", "to",
                  "waiting")  # fmt: skip
     cancelled = False
 
     def __init__(self, node, to, edge, lost):
         self.node = node
+        self.rank = node.rank
         self.engine = node.engine
         self.to = to
         self.edge = edge
@@ -325,14 +317,16 @@ class Link:
         engine, edge = self.engine, self.edge
         now = free_at = engine.time
         if not edge.instant:
-            free_at = self.free_at = now + edge.transmission(send.vector_bytes, send.other_bytes)
-        if self.lost is None or not self.lost():
-            arrival = free_at + edge.latency_ns
-            engine.carry(send, arrival)
-        else:
+            transmission = edge.transmission  # a function; called as a method it is slower
+            vectors, others, _ = send.charged
+            free_at = self.free_at = now + transmission(vectors, others)
+        arrival = free_at + edge.latency_ns
+        if lost := self.lost is not None and self.lost():
             arrival = LOST
+        else:
+            engine.carry(arrival, self.to, self.rank, send)
         if self.node.journal is not None:
-            self.node.journal.sent(now, send, arrival)
+            self.node.journal.sent(now, send, arrival, lost)
         while send is not None:
             if free_at == now:
                 send.done = True
@@ -353,16 +347,19 @@ class Link:
             self.leaving.append(request)
         if not self.called:
             self.called = True
-            self.engine.at(self.free_at, self.node.rank, LINKS, self)
+            self.engine.at(self.free_at, self.rank, LINKS, self)
 
     def happen(self):
         """The link is free, unless something that arrived at this instant has used it already."""
         self.called = False
         now = self.engine.time
-        left = [request for request in self.leaving if request.free_at <= now]
-        self.leaving = [request for request in self.leaving if request.free_at > now] if self.free_at > now else []
-        if self.waiting and self.free_at <= now:
-            self.depart(self.waiting.pop(0))
+        if self.free_at <= now:
+            left, self.leaving = self.leaving, []
+            if self.waiting:
+                self.depart(self.waiting.pop(0))
+        else:
+            left = [request for request in self.leaving if request.free_at <= now]
+            self.leaving = [request for request in self.leaving if request.free_at > now]
         if self.waiting or self.leaving:
             self.call_when_free()
         for request in left:
@@ -376,20 +373,21 @@ class Loopback(Link):
 
     def submit(self, send):
         """It arrives now."""
-        self.engine.carry(send, self.engine.time)
+        self.engine.carry(self.engine.time, self.to, self.rank, send)
         send.finish()
 
 
 class Communicator:
     """Messages over the edges of a graph, in a space of their own."""
 
-    __slots__ = ("destinations", "index", "mailboxes", "node", "sources")
+    __slots__ = ("destinations", "index", "links", "mailboxes", "node", "sources")
 
     def __init__(self, node, index, sources, destinations):
         self.node = node
         self.index = index
         self.sources = sources
         self.destinations = destinations
+        self.links = {}  # those that it has used, by destination
         self.mailboxes = node.inboxes[index]
 
     @property
@@ -408,31 +406,52 @@ class Communicator:
         `size` is the bytes that the link is charged where the paper's message is not what is serialised; the bits of
         the ledger are then these, too. What is sent is frozen. A rank may send to itself, which is no message.
         """
-        node = self.node
-        if self.destinations is not None and to not in self.destinations and to != node.rank:
-            raise ValueError(f"rank {node.rank} has no edge to rank {to} in this graph")
+        link = self.links.get(to) or self.open_link(to)
         request = Send()
         request.done = False
-        request.task = None
+        request.task = request.free_at = request.replaced = None  # or the older message whose place it took
         request.communicator = self
         request.tag = tag
         request.body = body
-        vectors, others, padding = node.freeze(body)
-        request.vector_bytes, request.other_bytes = vectors, others
-        request.bytes, request.bits = vectors + others, 8 * vectors - padding
+        request.sizes = request.charged = self.node.freeze(body)
         if size is not None:
-            request.vector_bytes, request.other_bytes, request.bits = size, 0, round(8 * size)
-        request.free_at = None  # not known before it leaves
-        request.replaced = None  # the older message whose place it took, if any
-        link = request.link = node.links.get(to) or node.open_link(to)
+            request.charged = size, 0, 0
+        request.link = link
         link.submit(request)
         return request
 
+    def open_link(self, to):
+        """The rank's link to another, at its first use here."""
+        node = self.node
+        if to not in self.destinations and to != node.rank:
+            raise ValueError(f"rank {node.rank} has no edge to rank {to} in this graph")
+        link = self.links[to] = node.links.get(to) or node.open_link(to)
+        return link
+
     def recv(self, tag, source=ANY):
         """Receive a message of this tag; the request's value is Message(source, body)."""
-        request = Receive()
-        self.mailboxes[tag].serve(request, source)
+        request, box = Receive(), self.mailboxes[tag]
+        request.task = request.value = None
+        if box.queue and (message := box.take(source)):
+            request.done, request.value = True, message
+            return request
+        request.done = False
+        request.mailbox, request.source = box, source
+        request.age = box.age = box.age + 1
+        if source == ANY:
+            box.anybodys.append(request)
+        else:
+            box.waiting.setdefault(source, []).append(request)
         return request
+
+    def on(self, tag, function):
+        """From now on call function(source, body) with each message of this tag, as soon as it is here."""
+        box = self.mailboxes[tag]
+        if box.listener or box.anybodys or box.waiting:
+            raise ValueError(f"rank {self.node.rank} receives messages of tag {tag!r} already")
+        box.listener = function
+        for message in self.drain(tag):
+            function(*message)
 
     def drain(self, tag):
         """The messages of this tag that have arrived, without waiting."""
@@ -462,7 +481,7 @@ class Node(Communicator):
     """A rank as its algorithm sees it; itself the communicator that joins all ranks."""
 
     __slots__ = ("_rng", "backlog", "busy", "cluster", "duration", "engine", "fingerprint", "gradients", "inboxes",
-                 "joined", "journal", "links", "newest_only", "rank", "running", "size", "stopped", "tasks",
+                 "joined", "journal", "newest_only", "rank", "running", "size", "stopped", "tasks",
                  "workers")  # fmt: skip
 
     def __init__(self, engine, rank, cluster):
@@ -475,7 +494,6 @@ class Node(Communicator):
         self.size = cluster.size
         self.workers = range(1, cluster.size)  # the ranks other than a server's
         self.duration = cluster.durations(rank)
-        self.links = {}
         self.joined = [self]
         self.tasks = {}
         self.running = None
@@ -591,16 +609,18 @@ class Node(Communicator):
     def freeze(self, items):
         """Law 3: what is handed over is never written again. Returns the bytes of its vectors, those of all else, and
         the bits by which what is packed is longer than its paper says."""
-        vectors = others = padding = 0
+        vectors, others, padding = 0, 8 * len(items), 0
         for item in items:
-            kind = type(item)
-            if kind is int or kind is float:
-                others += 8
-            elif kind is numpy.ndarray:
+            if type(item) in NUMBERS:
+                continue
+            kind, others = type(item), others - 8
+            if kind is numpy.ndarray:
                 if item.flags.writeable:
                     item.setflags(write=False)
                     if type(item.base) is numpy.ndarray:  # a part was handed over: the whole must not be written
                         item.base.setflags(write=False)
+                vectors += item.nbytes
+            elif hasattr(item, "deferred"):  # a vector that the simulation has not computed yet
                 vectors += item.nbytes
             elif kind is tuple or kind is list:
                 inner = self.freeze(item)
@@ -609,8 +629,6 @@ class Node(Communicator):
                 item.data.setflags(write=False)
                 vectors += item.data.nbytes
                 padding += 8 * item.data.nbytes - item.bits
-            elif hasattr(item, "deferred"):  # a vector that the simulation has not computed yet
-                vectors += item.nbytes
             elif hasattr(item, "_version"):
                 self.engine.frozen.check(item)
                 vectors += item.nbytes
@@ -643,20 +661,12 @@ class FrozenTensors:
                 self.check(tensor)
 
 
-class Agenda:
-    """The events to come, in the order of law 8, and the modelled time."""
+class Engine:
+    """What all engines have: computations and links in modelled `time`, in ns. Each has `at(time, rank, kind, event)`,
+    which lets an event happen in the order of law 8, and `forget(event)` for one that is cancelled before."""
 
     def __init__(self):
-        self.time = 0
-        self.age = 0
-        self.events = []
-        self.dead = 0
         self.frozen = FrozenTensors()
-
-    def at(self, time, rank, kind, event):
-        """Let this event happen."""
-        self.age += 1
-        heappush(self.events, (time, rank, kind, self.age, event))
 
     def begin(self, computation):
         """A computation begins: its end is known, and returned."""
@@ -668,14 +678,6 @@ class Agenda:
     def link(self, node, to):
         """A modelled link."""
         return Link(node, to, node.cluster.edge(node.rank, to), node.cluster.lost(node.rank, to))
-
-    def forget(self, event):
-        """This event will be skipped; when most are like it, make room."""
-        self.dead += 1
-        if self.dead > 10_000 and 2 * self.dead > len(self.events):
-            self.events[:] = [entry for entry in self.events if not entry[4].cancelled]
-            heapify(self.events)
-            self.dead = 0
 
 
 class Deadlock(RuntimeError):

@@ -3,7 +3,8 @@
 A rank far from the pivot of Fragile SGD computes thousands of gradients of which not one is ever used. `Repetition`
 makes a computation of each; `DeferredRepetition`, in virtual time, counts when somebody asks and computes them when
 their sum is used. What is drawn, added and counted is the same, and in the same order. An objective may offer `at(x)`,
-the function ξ -> gradient(x, ξ) that computes but once what gradients at x have in common; only virtual time asks.
+the function ξ -> gradient(x, ξ) that computes but once what gradients at x have in common, and `samples(n)`, what n
+calls of `sample()` give, as a list; only virtual time asks.
 """
 
 import weakref
@@ -68,21 +69,21 @@ class Ready(Request):
 
     def __init__(self, done):
         self.done = done
-        self.task = self.value = None
+        self.task = None
+
+    def __await__(self):
+        return iter(() if self.done else (self,))
 
     def __repr__(self):
         return "repeated compute"
 
 
 class Deferred:
-    """The sum of two vectors, one of which or both may be deferred, added when its value is needed."""
+    """The sum of two deferred vectors, added when its value is needed."""
 
     __slots__ = ("_value", "left", "nbytes", "right")
     __array_ufunc__ = None  # numpy leaves the operators to this class
     deferred = True
-
-    def __init__(self, left, right, nbytes):
-        self.left, self.right, self.nbytes, self._value = left, right, nbytes, None
 
     @property
     def value(self):
@@ -91,24 +92,33 @@ class Deferred:
         while stack:
             top = stack[-1]
             if top._value is None:
-                open_ = [each for each in (top.left, top.right) if getattr(each, "_value", self) is None]
-                if open_:
-                    stack.extend(open_)
+                left, right = top.left, top.right
+                if left is None:
+                    top.compute()
+                elif left._value is None:
+                    stack.append(left)
                     continue
-                top.add()
+                elif right._value is None:
+                    stack.append(right)
+                    continue
+                else:
+                    top._value = left._value + right._value
+                    top.left = top.right = None
             stack.pop()
         return self._value
 
-    def add(self):
-        """Both are known."""
-        self._value = settled(self.left) + settled(self.right)
-        self.left = self.right = None
-
     def __add__(self, other):
-        return Deferred(self, other, self.nbytes)
+        if not isinstance(other, Deferred):
+            return self.value + other
+        total = Deferred()
+        total.left = self
+        total.right = other
+        total.nbytes = self.nbytes
+        total._value = None
+        return total
 
     def __radd__(self, other):
-        return self if type(other) is int and other == 0 else Deferred(other, self, self.nbytes)
+        return other + self.value
 
     def __sub__(self, other):
         return self.value - settled(other)
@@ -140,12 +150,10 @@ class Chunk(Deferred):
     """The sum of some consecutive gradients of a DeferredRepetition."""
 
     __slots__ = ("count", "first", "job")
+    left = right = None
 
-    def __init__(self, job, first, count):
-        self.job, self.first, self.count, self.nbytes = job, first, count, job.nbytes
-        self.left = self.right = self._value = None
-
-    def add(self):
+    def compute(self):
+        """All of them, one after another."""
         gradients = self.job.gradients(self.first, self.count)
         self.job, total = None, next(gradients)
         for g in gradients:
@@ -175,11 +183,15 @@ class Samples:
             if first is not job:
                 self.jobs.popleft()
             if first is not None:
-                for _ in range(first.number + len(first.samples) - self.drawn):  # of gradients that nobody wants
-                    self.f.sample()
-                more = (count if first is job else first.taken) - len(first.samples)
-                first.samples += [self.f.sample() for _ in range(more)]
+                unwanted = first.number + len(first.samples) - self.drawn
+                wanted = (count if first is job else first.taken) - len(first.samples)
+                first.samples += self.next(unwanted + wanted)[unwanted:]
                 self.drawn = first.number + len(first.samples)
+
+    def next(self, count):
+        """So many more."""
+        f = self.f
+        return f.samples(count) if hasattr(f, "samples") else [f.sample() for _ in range(count)]
 
 
 class DeferredRepetition:
@@ -191,41 +203,44 @@ class DeferredRepetition:
     def __init__(self, node, stream, x):
         self.node, self.engine, self.stream, self.x, self.nbytes = node, node.engine, stream, x, x.nbytes
         self.number, self.samples = stream.belong_to(self), []  # of the first sample; those that were drawn
-        self.ended = self.taken = 0  # gradients
+        self.rank = node.rank
+        self.ended = self.taken = self.told = 0  # gradients; of how many the node knows
         self.gradient = self.waiting = None
-        self.began = self.engine.time
-        self.ends = self.began + node.duration(1.0, self.began)  # when the gradient that runs does
+        self.began = self.engine.time  # up to here the node knows how long it was busy
         self.steady = getattr(node.duration, "steady", None)  # ns of every gradient, where all are alike
+        self.lasts = self.steady or node.duration(1.0, self.began)  # ns of the gradient that runs
+        self.ends = self.began + self.lasts
         node.running = self
 
-    def catch_up(self):
+    def count_ended(self):
         """Count the gradients that have ended by now, by the order of law 8."""
-        engine, node, steady = self.engine, self.node, self.steady
-        last = engine.time if engine.front > node.rank else engine.time - 1
-        if last < self.ends:
-            return
-        if not steady:
+        engine = self.engine
+        last = engine.time if engine.front > self.rank else engine.time - 1
+        if not self.steady:
             while self.ends <= last:
                 self.next()
-            return
-        count = 1 + (last - self.ends) // steady
-        self.ended += count
-        node.gradients += count
-        node.busy += count * steady
-        self.began += count * steady
-        self.ends = self.began + steady
+        elif self.ends <= last:
+            count = 1 + (last - self.ends) // self.steady
+            self.ended += count
+            self.ends += count * self.steady
 
     def next(self):
         """A gradient has ended and another begun."""
-        node, began = self.node, self.ends
         self.ended += 1
-        node.gradients += 1
+        self.lasts = self.steady or self.node.duration(1.0, self.ends)
+        self.ends += self.lasts
+
+    def catch_up(self):
+        """Let the node know what has ended by now."""
+        self.count_ended()
+        node, began = self.node, self.ends - self.lasts
+        node.gradients += self.ended - self.told
         node.busy += began - self.began
-        self.began, self.ends = began, began + node.duration(1.0, began)
+        self.told, self.began = self.ended, began
 
     def ready(self):
         """A request that is done as soon as there is something to take."""
-        self.catch_up()
+        self.count_ended()
         request = Ready(self.ended > self.taken)
         if not request.done:
             if self.waiting is None:
@@ -241,9 +256,18 @@ class DeferredRepetition:
 
     def take(self):
         """(number of gradients that have ended since the last time, their sum), 0 and 0 if there are none."""
-        self.catch_up()
-        first, self.taken = self.taken, self.ended
-        return (self.taken - first, Chunk(self, first, self.taken - first)) if self.taken > first else (0, 0)
+        self.count_ended()
+        first, ended = self.taken, self.ended
+        if ended == first:
+            return 0, 0
+        self.taken = ended
+        chunk = Chunk()
+        chunk.job = self
+        chunk.first = first
+        count = chunk.count = ended - first
+        chunk.nbytes = self.nbytes
+        chunk._value = None
+        return count, chunk
 
     def gradients(self, first, count):
         """These gradients one after another, each asked for once."""

@@ -160,7 +160,10 @@ class Watch:
         self.discarded_by[i] = self.discarded_by.get(i, 0) + count
         self.discarded_total += count
         self.settled[0] += count
-        self.count(delay, count)
+        if delay < len(self.histogram):
+            self.histogram[delay] += count
+        else:
+            self.count(delay, count)
         if self.log is not None:
             self.log.extend((self.engine.time, i, delay, count, 0))
 

@@ -139,9 +139,10 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
         {"mpi4py"},
     ),
     "mpibench/engines/__init__": (set(), set()),
+    "mpibench/agenda": ({"mpibench.node"}, set()),
     "mpibench/repetition": ({"mpibench.node"}, set()),
     "mpibench/engines/simulation": (
-        {"numpy", "mpibench.node", "mpibench.repetition", "mpibench.shared_memory"},
+        {"numpy", "mpibench.agenda", "mpibench.node", "mpibench.repetition", "mpibench.shared_memory"},
         set(),
     ),
     "mpibench/engines/mpi": (

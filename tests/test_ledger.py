@@ -11,21 +11,22 @@ from mpibench import ledger
 from mpibench.heterogeneity import Loss
 from mpibench.journal import MOST_ROWS, WIDTH, Journal, events_of
 from mpibench.layout import HEADER, wire_bytes
-from mpibench.node import COMPUTED, LOST, SECOND, UNKNOWN, Packed
+from mpibench.node import COMPUTED, LOST, SECOND, UNKNOWN, Node, Packed
 from mpibench.runner import simulate
 
 
-def message(to, tag, body, size, bits, index=0):
+def message(to, tag, body, index=0):
+    sizes = Node.freeze(None, body)
     link, communicator = SimpleNamespace(to=to), SimpleNamespace(index=index)
-    return SimpleNamespace(link=link, communicator=communicator, tag=tag, body=body, bytes=size, bits=bits)
+    return SimpleNamespace(link=link, communicator=communicator, tag=tag, body=body, sizes=sizes, charged=sizes)
 
 
 def test_a_ledger_by_hand():
     journal, x = Journal(rows=False), numpy.ones(3)
     for now, arrival in ((0, 5), (7, LOST), (9, 12)):
-        journal.sent(now, message(1, 4, (2, x), 32, 192), arrival)
-    journal.sent(3, message(1, 4, (2, Packed(numpy.zeros(2, numpy.uint8), 11)), 10, 11), 4)
-    journal.sent(3, message(2, 5, (), 0, 0), 3)
+        journal.sent(now, message(1, 4, (2, x)), arrival, arrival == LOST)
+    journal.sent(3, message(1, 4, (2, Packed(numpy.zeros(2, numpy.uint8), 11))), 4, False)
+    journal.sent(3, message(2, 5, ()), 3, False)
     assert journal.totals == (5, 3 * 32 + 10, 3 * 192 + 11) and journal.arriving() == {1: 3, 2: 1}
     large, small, empty = wire_bytes((2, x)), wire_bytes((2, Packed(numpy.zeros(2, numpy.uint8), 11))), wire_bytes(())
     assert journal.ledger(0) == [
@@ -89,8 +90,8 @@ def test_what_is_sent_arrives_is_lost_or_is_in_flight():
 
 def test_lost_messages_and_unknown_arrivals_have_no_end():
     journal = Journal()
-    journal.sent(5, message(1, 4, (), 0, 0), LOST)
-    journal.sent(6, message(1, 4, (), 0, 0), UNKNOWN)
+    journal.sent(5, message(1, 4, ()), LOST, True)
+    journal.sent(6, message(1, 4, ()), UNKNOWN, False)
     events, _ = events_of([(journal.kinds.values(), journal.until((SECOND, 0), 0))])
     assert events["kind"].tolist() == [1, 0] and numpy.isnan(events["until"]).all()
 

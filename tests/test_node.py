@@ -711,7 +711,7 @@ def test_many_cancelled_events_are_forgotten_and_the_others_happen(simulate):
             node.start(note(log, k, node.sleep(1 + k)))
         for _ in range(30_000):
             node.start(note(log, "cancelled", node.sleep(100))).cancel()
-        assert len(node.engine.events) < 25_000
+        assert len(list(node.engine.later())) < 25_000
         for k in range(1, 1000, 2):
             node.start(note(log, k, node.sleep(1 + k)))
         await node.sleep(2000)

@@ -23,7 +23,7 @@ from tree_references import END, Ranks
 import mpibench.engines.simulation
 from mpibench.engines.simulation import Simulation
 from mpibench.errors import InvalidInput
-from mpibench.node import LINKS, SECOND, Agenda, Link, Mailbox
+from mpibench.node import SECOND, Engine, Link, Mailbox
 from mpibench.runner import simulate
 from mpibench.watch import Watch
 
@@ -164,7 +164,7 @@ def loss_of(lost):
         return Link(node, to, node.cluster.edge(node.rank, to), lambda: lost(node.rank, to, next(numbers)))
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(Agenda, "link", link)
+    patch.setattr(Engine, "link", link)
     return Restoring(patch)
 
 
@@ -324,7 +324,7 @@ def held(node):
 
 def under_way(engine):
     """(numerator, weight) of each message that waits for its link, travels or is unread."""
-    bodies = [entry[4].body for entry in engine.events + engine.arrivals if entry[2] < LINKS]
+    bodies = [send.body for send in engine.travelling()]
     for node in engine.nodes:
         bodies += [send.body for link in node.links.values() for send in link.waiting]
         bodies += [body for boxes in node.inboxes.values() for box in boxes.values() for _, body in box.queue if body]

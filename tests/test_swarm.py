@@ -371,7 +371,7 @@ def sizes(name, parameters, monkeypatch, **settings):
     seen, depart = defaultdict(Counter), Link.depart
 
     def noting(link, send):
-        seen[send.tag.name][send.vector_bytes, send.other_bytes] += 1
+        seen[send.tag.name][send.charged[:2]] += 1
         depart(link, send)
 
     with monkeypatch.context() as patches:

@@ -573,7 +573,7 @@ def test_an_edge_carries_one_vector_at_a_time_and_no_sum_is_empty(name, case, ba
 
     def seen(link, send):
         departures.append(
-            (link.engine.time, (link.node.rank, link.to), send.vector_bytes, send.communicator, send.body)
+            (link.engine.time, (link.node.rank, link.to), send.charged[0], send.communicator, send.body)
         )
         depart(link, send)
 

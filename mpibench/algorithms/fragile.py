@@ -29,19 +29,18 @@ class Process:
         self.of, self.job, self.dropping, self.sent = -1, None, None, None
         self.to, self.channel = (up.destinations[0], up) if up.destinations else (node.rank, node)
         self.sending = node.start(self.link())
-        node.start(self.points()), node.start(self.sums())
+        down.on(Tag.POINT, self.point), up.on(Tag.SUM, self.add)
 
-    async def points(self):
+    def point(self, _, point):
         """Activity 1: a point arrives; it goes on to all children, and here its gradients are computed."""
-        while True:
-            _, (k, x) = await self.down.recv(Tag.POINT)
-            for child in self.down.children:
-                self.down.send(child, Tag.POINT, k, x)
-            self.take()
-            [each.cancel() for each in (self.dropping, self.job) if each]
-            self.of, self.new, self.dropping = k, 1, None
-            self.job = self.work(k, x) if k >= self.k else None  # else a sum was here before
-            self.add(k)
+        k, x = point
+        for child in self.down.children:
+            self.down.send(child, Tag.POINT, k, x)
+        self.take()
+        [each.cancel() for each in (self.dropping, self.job) if each]
+        self.of, self.new, self.dropping = k, 1, None
+        self.job = self.work(k, x) if k >= self.k else None  # else a sum was here before
+        self.add(None, (k, 0, 0, 0))
 
     def work(self, k, x):
         return self.node.repeat(self.f, x)
@@ -49,23 +48,22 @@ class Process:
     def take(self):
         """Own gradients that have ended are added, or dropped where a newer iteration was heard of."""
         own, v = self.job.take() if self.job else (0, 0)
-        if own and self.of < self.k:
-            self.watch.discarded(self.node.rank, self.k - self.of, own)
+        if own and self.of == self.k:
+            self.g = self.g + v if self.s else v
+            self.s, self.workers, self.new = self.s + own, self.workers + self.new, 0
         elif own:
-            self.s, self.workers, self.g, self.new = self.s + own, self.workers + self.new, self.g + v, 0
+            self.watch.discarded(self.node.rank, self.k - self.of, own)
 
-    async def sums(self):  # activity 2: a sum arrives from a child
-        while True:
-            self.add(*(await self.up.recv(Tag.SUM)).body)
-
-    def add(self, k, s=0, workers=0, g=0):
-        """Add this sum; of iterations less than k, or of k if a newer one was heard of, drop them."""
+    def add(self, _, some):
+        """Activity 2: a sum arrives from a child; it is added, or what is of an older iteration is dropped."""
+        k, s, workers, g = some
         if k > self.k:
             self.take()
             self.watch.discarded(self.node.rank, k - self.k, self.s)
             self.k, self.s, self.workers, self.g = k, s, workers, g
         elif s and k == self.k:
-            self.s, self.workers, self.g = self.s + s, self.workers + workers, self.g + g
+            self.g = self.g + g if self.s else g
+            self.s, self.workers = self.s + s, self.workers + workers
         elif s:
             self.watch.discarded(self.node.rank, self.k - k, s)
         if not self.sent or self.sent.done:  # the link is free
@@ -81,14 +79,16 @@ class Process:
 
     async def link(self):
         """Activity 3: whenever the link to the next rank is free, all there is leaves, or the next own gradient."""
-        while self.s or (self.job and self.of == self.k):
+        while True:
+            self.take()
             if self.s:
                 self.sent = self.channel.send(self.to, Tag.SUM, self.k, self.s, self.workers, self.g)
                 self.s, self.workers, self.g = 0, 0, 0
                 await self.sent
-            else:
+            elif self.job and self.of == self.k:
                 await self.job.ready()
-            self.take()
+            else:
+                return
 
 
 @dataclass(frozen=True)

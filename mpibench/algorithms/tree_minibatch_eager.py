@@ -27,7 +27,7 @@ class OneGradient(Process):
         self.node.start(self.compute(k, x))  # ends before the step does
 
     async def compute(self, k, x):
-        self.add(k, 1, 1, await self.node.compute(self.f.gradient, x, self.f.sample()))
+        self.add(None, (k, 1, 1, await self.node.compute(self.f.gradient, x, self.f.sample())))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ calls MPI, keeps messages moving.
 import time
 from array import array
 from collections import deque
-from heapq import heappop
+from heapq import heappop, heappush
 from queue import SimpleQueue
 from threading import Event, Thread
 
@@ -22,7 +22,7 @@ from mpi4py import MPI
 
 from mpibench.doorbell import Doorbell
 from mpibench.engines.wire import Wire
-from mpibench.node import ENDS, LOST, NEVER, RECEIVED, SECOND, UNKNOWN, Agenda, Link, Node, Task, different_graphs
+from mpibench.node import ENDS, LOST, NEVER, RECEIVED, SECOND, UNKNOWN, Engine, Link, Node, Task, different_graphs
 from mpibench.reduction import Reductions
 from mpibench.repetition import REPEATED, Repetition
 from mpibench.shared_memory import window
@@ -74,7 +74,7 @@ class NativeLink(Link):
             return
         engine, lost = self.node.engine, self.lost is not None and self.lost()
         if self.node.journal is not None:
-            self.node.journal.sent(engine.time, send, LOST if lost else UNKNOWN)
+            self.node.journal.sent(engine.time, send, LOST if lost else UNKNOWN, lost)
         if lost:
             return send.finish()
         if send.tag in self.node.newest_only:
@@ -115,7 +115,7 @@ class Helper:
         self.thread.join()
 
 
-class MPIEngine(Agenda):
+class MPIEngine(Engine):
     """Runs a program on the first ranks of a communicator; the others sit out. All ranks of `comm` call `run`.
 
     `clock` is "emulated" or "native"; `time_scale` wall seconds per modelled second (emulated); `margin_seconds` what a
@@ -136,6 +136,8 @@ class MPIEngine(Agenda):
         self.stall_seconds = stall_seconds
         self.offset = offset  # of this rank's wall clock to rank 0's, in ns
         self.strict = strict
+        self.time = self.age = 0  # modelled, in ns, and of the newest event
+        self.events = []  # a heap
         self.stopping = False
         self.interrupted = False  # set by a signal: end at the next event
         self.limit = (NEVER, NEVER)  # (time, rank) of the last event that counts
@@ -149,6 +151,14 @@ class MPIEngine(Agenda):
         self.helper = None
         self.recent = deque([0.0], maxlen=9)  # seconds of the last computations
         self.node = None
+
+    def at(self, time_, rank, kind, event):
+        """Let this event happen."""
+        self.age += 1
+        heappush(self.events, (time_, rank, kind, self.age, event))
+
+    def forget(self, event):
+        """It will be skipped: a rank has few of them."""
 
     def wall(self):
         """Nanoseconds since the common origin, on the modelled clock."""
@@ -236,7 +246,6 @@ class MPIEngine(Agenda):
     def step(self, time_, rank, kind, _, event, wall):
         """One event happens."""
         if event.cancelled:
-            self.dead -= 1
             return
         self.heartbeat = time.perf_counter_ns()
         if self.clock == "native":
@@ -326,13 +335,13 @@ class MPIEngine(Agenda):
         self.recent.append(seconds)
         self.at(self.wall(), self.node.rank, ENDS, computation)
 
-    def carry(self, send, arrival):
+    def carry(self, arrival, to, rank, send):
         """A message leaves with its modelled arrival."""
-        if send.link.to == self.node.rank:
-            index, rank = send.communicator.index, self.node.rank
+        index = send.communicator.index
+        if to == rank:
             self.at(arrival, rank, rank, Arrival(self.node.inboxes[index][send.tag], rank, send.body))
-            return
-        self.transport(send.communicator.index, send.link.to, send.tag, arrival, send.body)
+        else:
+            self.transport(index, to, send.tag, arrival, send.body)
 
     def transport(self, index, to, *message):
         """Send, and wake the receiver: at once, for large vectors wait for it, and when all has left."""

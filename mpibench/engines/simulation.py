@@ -1,15 +1,16 @@
 """Virtual time: all ranks in one process, deterministic; time jumps from event to event."""
 
-from heapq import heappop, heappush
+from heapq import heappop
 
 import numpy
 
-from mpibench.node import LINKS, NEVER, Agenda, Deadlock, Node, Task, different_graphs
+from mpibench.agenda import Agenda
+from mpibench.node import ENDS, LINKS, NEVER, Deadlock, Engine, Node, Task, different_graphs
 from mpibench.repetition import REPEATED, DeferredRepetition, Repetition, Samples
 from mpibench.shared_memory import SharedModel
 
 
-class Simulation(Agenda):
+class Simulation(Agenda, Engine):
     """An engine that runs a program on every rank of a cluster.
 
     After `run`, `nodes` hold each rank's counters and `time` the instant of the end, in nanoseconds.
@@ -19,6 +20,8 @@ class Simulation(Agenda):
     shared = None
     front = -1  # the last rank by the order of law 8 that something has happened to at this instant
 
+    carry = Agenda.at  # a message travels, and arrives then
+
     def run(self, cluster, program):
         """Run `program(node)` on every rank until the first returns, or until the cluster's last instant.
 
@@ -27,7 +30,6 @@ class Simulation(Agenda):
         """
         self.graphs = {}  # by index of the communicator, their hash
         self.samples = {}  # of the ranks that repeat gradients
-        self.arrivals = []  # the events of messages that arrive at this very instant: a heap that stays small
         nodes = self.nodes = [Node(self, rank, cluster) for rank in range(cluster.size)]
         programs = []
         for node in nodes:
@@ -45,24 +47,31 @@ class Simulation(Agenda):
 
     def loop(self, nodes, programs, until):
         """Let event after event happen."""
-        events, arrivals = self.events, self.arrivals
-        while True:  # `while events or arrivals` would not be specialised by Python 3.11, which makes it half as fast
-            if arrivals and not (events and events[0] < arrivals[0]):
-                time, rank, kind, _, event = heappop(arrivals)
-                if rank > self.front:
-                    self.front = rank
-            elif events:
-                time, rank, kind, _, event = heappop(events)
+        present, added, time = self.present, self.added, self.time
+        while True:
+            if present and not (added and added[0] < present[-1]):
+                rank, kind, _, event = present.pop()
+            elif added:
+                rank, kind, _, event = heappop(added)
+            elif self.instants:
+                time = heappop(self.instants)
                 if time > until:
                     self.time, self.front = until, len(nodes)
                     return None
-                if event.cancelled:
-                    self.dead -= 1
-                    continue
-                if time > self.time or rank > self.front:
-                    self.time, self.front = time, rank
+                self.time, self.front = time, -1
+                entry = self.events.pop(time)
+                if type(entry) is list:
+                    present = self.present = entry
+                    present.sort(reverse=True)
+                    entry = present.pop()
+                rank, kind, _, event = entry
             else:
                 raise Deadlock(nodes)
+            if kind >= ENDS and event.cancelled:
+                self.dead -= 1
+                continue
+            if rank > self.front:
+                self.front = rank
             node = nodes[rank]
             if kind != REPEATED:
                 node.fingerprint = hash((node.fingerprint, time, kind))
@@ -73,15 +82,10 @@ class Simulation(Agenda):
             if programs[rank].done:
                 return rank
 
-    def carry(self, send, arrival):
-        """A message travels: it arrives at this instant."""
-        self.age += 1
-        events = self.events if arrival > self.time else self.arrivals
-        heappush(events, (arrival, send.link.to, send.communicator.node.rank, self.age, send))
-
     def travelling(self):
         """The messages that have left and not arrived."""
-        return [event for *_, kind, _, event in (*self.events, *self.arrivals) if kind < LINKS]
+        entries = *(entry for _, entry in self.later()), *self.present, *self.added
+        return [event for _, kind, _, event in entries if kind < LINKS]
 
     def forget(self, event):
         """This computation or sleep will be skipped; until then it shall not keep a point alive."""

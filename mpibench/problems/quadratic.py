@@ -21,6 +21,7 @@ Metrics: loss f(x), gap f(x) - f*, gradient_norm_squared ||∇f(x)||^2.
 import math
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Annotated, Literal
 
 import numpy
@@ -72,6 +73,7 @@ class Prepared:
         self.minimiser = minimiser(d, self.diagonal)
         self.minimum = 0.125 * float(self.minimiser[0])  # f* = -b'x*/2
         self.shifts = draw_shifts(parameters.shift, workers, d, seed) if parameters.shift > 0 else None
+        self.newest = [None, None]  # x and `at(x)` of all workers that share f
         self.provenance = {
             "name": "quadratic",
             "version": "computed",
@@ -91,7 +93,8 @@ class Prepared:
         """f_i of worker i = 1..n, at the beginning of its stream of samples: f_i(x) = f(x) + <shift_i, x>."""
         shift = None if self.shifts is None else self.shifts[i - 1]
         rng = generator(self.seed, Purpose.SAMPLING, i)
-        return OBJECTIVES[self.parameters.noise_model](self.parameters, self.diagonal, shift, rng)
+        newest = self.newest if shift is None else [None, None]
+        return OBJECTIVES[self.parameters.noise_model](self.parameters, self.diagonal, shift, rng, newest)
 
     def constants(self):
         """What theory asks for (`mpibench.constants`), exact but for the variance of the progress model.
@@ -126,17 +129,24 @@ class Prepared:
 
 class Objective:
     """f_i: `sample()` draws ξ, which carries all randomness; `gradient(x, ξ)` only computes; `at(x)` is the function
-    ξ -> gradient(x, ξ) that computes but once what gradients at x have in common."""
+    ξ -> gradient(x, ξ) that computes but once what gradients at x have in common; `samples(n)`, where offered, draws as
+    n calls of `sample()` do."""
 
-    def __init__(self, parameters, diagonal, shift, rng):
+    def __init__(self, parameters, diagonal, shift, rng, newest):
         self.dimension = parameters.dimension
         self.noise = parameters.noise
         self.probability = parameters.probability
         self.diagonal = diagonal
         self.shift = shift
         self.rng = rng
+        self.newest = newest
 
     def at(self, x):
+        if self.newest[0] is not x:  # the point of many workers is one vector in a simulation
+            self.newest[:] = x, self.function_at(x)
+        return self.newest[1]
+
+    def function_at(self, x):
         common = gradient(self.diagonal, x, self.shift)
         return lambda ξ: common + ξ
 
@@ -163,15 +173,28 @@ class AdditiveVector(Objective):
 
 
 class Progress(Objective):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.tosses = self.toss()
+
+    def toss(self):
+        """ξ after ξ. One by one would be slow: virtual time draws thousands that nobody wants."""
+        while True:
+            for lucky in (self.rng.random(64) < self.probability).tolist():
+                yield 1.0 / self.probability if lucky else 0.0
+
     def sample(self):
-        return 1.0 / self.probability if self.rng.random() < self.probability else 0.0
+        return next(self.tosses)
+
+    def samples(self, n):
+        return list(islice(self.tosses, n))
 
     def gradient(self, x, ξ):
         g = gradient(self.diagonal, x, self.shift)
         g[progress(x) :] *= ξ
         return g
 
-    def at(self, x):
+    def function_at(self, x):
         common, behind = gradient(self.diagonal, x, self.shift), progress(x)
 
         @cache  # a coin has two sides
