@@ -6,8 +6,6 @@ tuples. An event is an entry (rank, kind, age, event) of its instant; sorted, th
 
 from heapq import heappush
 
-from mpibench.node import ENDS
-
 MOST_DEAD = 10_000  # events that were called off and still have a place
 
 
@@ -45,7 +43,7 @@ class Agenda:
         room."""
         self.dead += 1
         if self.dead > self.most_dead:
-            alive = [(time, entry) for time, entry in self.later() if entry[1] < ENDS or not entry[3].cancelled]
+            alive = [(time, entry) for time, entry in self.later() if not entry[3].cancelled]
             if len(alive) < self.dead:
                 self.events.clear()
                 for time, entry in alive:

@@ -287,12 +287,8 @@ class Link:
     cancelled = False
 
     def __init__(self, node, to, edge, lost):
-        self.node = node
-        self.rank = node.rank
-        self.engine = node.engine
-        self.to = to
-        self.edge = edge
-        self.lost = lost
+        self.node, self.rank, self.engine = node, node.rank, node.engine
+        self.to, self.edge, self.lost = to, edge, lost
         self.free_at = 0
         self.waiting = []
         self.leaving = []

@@ -139,7 +139,7 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
         {"mpi4py"},
     ),
     "mpibench/engines/__init__": (set(), set()),
-    "mpibench/agenda": ({"mpibench.node"}, set()),
+    "mpibench/agenda": (set(), set()),
     "mpibench/repetition": ({"mpibench.node"}, set()),
     "mpibench/engines/simulation": (
         {"numpy", "mpibench.agenda", "mpibench.node", "mpibench.repetition", "mpibench.shared_memory"},

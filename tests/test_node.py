@@ -703,6 +703,35 @@ def test_a_cancelled_sleep_never_ends(simulate):
     assert (simulate(program).time, log) == (1.5 * SECOND, [])
 
 
+def test_a_function_is_called_with_each_message_at_once_and_in_order(simulate):
+    log = []
+
+    async def listener(node):
+        await node.sleep(2.5)  # what has come before is not lost
+        node.on(A, lambda source, body: log.append((node.now(), source, *body)))
+        with pytest.raises(ValueError, match="rank 0 receives messages of tag 0 already"):
+            node.on(A, print)
+        node.start(collect(log, node, B))
+        with pytest.raises(ValueError, match="rank 0 receives messages of tag 1 already"):
+            node.on(B, print)
+        await node.sleep(10)
+
+    def writer(*instants):
+        async def program(node):
+            for k, seconds in enumerate(instants):
+                await node.sleep(seconds - node.now())
+                node.send(0, A, k)
+                node.send(0, B, "b")
+            await forever(node)
+
+        return program
+
+    simulate(listener, writer(1, 3, 4), writer(2, 3))
+    assert [row for row in log if row[2] != "b"] == [(2.5, 1, 0), (2.5, 2, 0), (3, 1, 1), (3, 2, 1), (4, 1, 2)]
+    rest = [(2.5, 1), (2.5, 2), (3, 1), (3, 2), (4, 1)]
+    assert [row for row in log if row[2] == "b"] == [(*row, "b") for row in rest]
+
+
 def test_many_cancelled_events_are_forgotten_and_the_others_happen(simulate):
     log = []
 

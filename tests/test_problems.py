@@ -135,6 +135,25 @@ def test_gradients_at_a_point_have_the_same_bits_one_by_one_and_together(noise, 
             assert at(ξ).tobytes() == f.gradient(x, ξ).tobytes()
 
 
+def test_samples_drawn_together_are_those_drawn_one_by_one():
+    progress = Quadratic(dimension=4, noise_model="progress", probability=0.4)
+    one, other = progress.prepare(2, 3).objective(2), progress.prepare(2, 3).objective(2)
+    together = [*other.samples(1), *other.samples(0), *other.samples(200), other.sample(), *other.samples(7)]
+    assert together == [one.sample() for _ in range(209)] and set(together) == {0.0, 2.5}
+    tossed = numpy.random.default_rng(5).random(200)
+    assert numpy.random.default_rng(5).random(64).tolist() == tossed[:64].tolist()  # so blocks change no number
+
+
+def test_workers_that_share_f_share_what_is_known_at_a_point():
+    x, y = numpy.ones(4), numpy.zeros(4)
+    problem = Quadratic(dimension=4).prepare(2, 0)
+    alike = problem.objective(1), problem.objective(2)
+    assert alike[0].at(x) is alike[1].at(x) and alike[0].at(y) is not alike[1].at(x)
+    problem = Quadratic(dimension=4, shift=1.0).prepare(2, 0)
+    unlike = problem.objective(1), problem.objective(2)
+    assert unlike[0].at(x)(0.0).tolist() == unlike[0].gradient(x, 0.0).tolist() != unlike[1].at(x)(0.0).tolist()
+
+
 def test_progress_coin_is_heads_with_its_probability():
     f = Quadratic(dimension=4, noise_model="progress", probability=0.2).prepare(1, 0).objective(1)
     coins = [f.sample() for _ in range(5000)]

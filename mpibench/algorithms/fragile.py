@@ -58,7 +58,6 @@ class Process:
         """Activity 2: a sum arrives from a child; it is added, or what is of an older iteration is dropped."""
         k, s, workers, g = some
         if k > self.k:
-            self.take()
             self.watch.discarded(self.node.rank, k - self.k, self.s)
             self.k, self.s, self.workers, self.g = k, s, workers, g
         elif s and k == self.k:
