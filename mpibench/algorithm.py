@@ -3,7 +3,7 @@
 `Centralized` methods have a server on rank 0 and workers 1..n on ranks 1..n; in `Decentralized` ones every rank is a
 peer, and rank r is worker r + 1. A coroutine sees the world through four things only:
 
-node    what it may do: send, recv, drain, compute, repeat, sleep, start, join (`mpibench.node.Node`)
+node    what it may do: send, recv, on, drain, compute, repeat, sleep, start, join (`mpibench.node.Node`)
 x       the start, a vector: a numpy array or a torch tensor, never written, only replaced (`x = x - γ * g`)
 f       this worker's objective: `ξ = f.sample()` draws a sample, `f.gradient(x, ξ)` is its stochastic gradient, to be
         handed to `node.compute`; where x consists of tensors, `f.shapes` are theirs, one after the other

@@ -23,6 +23,7 @@ class Kind:
     bits: int
     mpi: int
     lost: bool
+    like: tuple  # what its messages have in common beside the rank that they go to
     messages: int = 0
 
 
@@ -41,21 +42,29 @@ class Journal:
         self.kinds = {}
         self.messages = self.bytes = self.bits = 0
 
-    def sent(self, now, send, arrival, lost):
-        """A message has left for good, or has got lost."""
-        key = send.link.to, send.communicator.index, send.tag, send.sizes, send.charged, lost
-        kind = self.kinds.get(key)
-        if kind is None:
-            (vectors, others, _), (counted, _, padding) = send.sizes, send.charged
-            size, bits = vectors + others, round(8 * counted) - padding
-            kind = Kind(len(self.kinds), key[0], send.tag, size, bits, wire_bytes(send.body), lost)
-            self.kinds[key] = kind
+    def sent(self, now, send, arrival, lost, last=None):
+        """A message has left for good, or has got lost. Returns its Kind; `last` is that of the last one to this rank,
+        mostly the same."""
+        like = send.communicator.index, send.tag, send.sizes, send.charged, lost
+        kind = last if last is not None and last.like == like else self.kind_of(send, like)
         kind.messages += 1
         self.messages += 1
         self.bytes += kind.bytes
         self.bits += kind.bits
         if self.rows is not None:
             self.note(now, kind.number, kind.bytes, 0, arrival)
+        return kind
+
+    def kind_of(self, send, like):
+        """The Kind of this message, which is new if there was no such one."""
+        key = send.link.to, like
+        kind = self.kinds.get(key)
+        if kind is None:
+            (vectors, others, _), (counted, _, padding) = send.sizes, send.charged
+            size, bits = vectors + others, round(8 * counted) - padding
+            kind = Kind(len(self.kinds), key[0], send.tag, size, bits, wire_bytes(send.body), like[-1], like)
+            self.kinds[key] = kind
+        return kind
 
     def note(self, now, kind, amount, cost, arrival=UNKNOWN):
         """Count a message or a computation."""

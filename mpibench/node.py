@@ -282,7 +282,7 @@ class Link:
     A lost message has occupied its link. Latency adds to the arrival and occupies nothing.
     """
 
-    __slots__ = ("called", "edge", "engine", "free_at", "leaving", "lost", "node", "rank", "to",
+    __slots__ = ("called", "edge", "engine", "free_at", "kind", "leaving", "lost", "node", "rank", "to",
                  "waiting")  # fmt: skip
     cancelled = False
 
@@ -293,6 +293,7 @@ class Link:
         self.waiting = []
         self.leaving = []
         self.called = False
+        self.kind = None  # of the last message, in the journal
 
     def submit(self, send):
         """Send this, now or when the link is free."""
@@ -322,7 +323,7 @@ class Link:
         else:
             engine.carry(arrival, self.to, self.rank, send)
         if self.node.journal is not None:
-            self.node.journal.sent(now, send, arrival, lost)
+            self.kind = self.node.journal.sent(now, send, arrival, lost, self.kind)
         while send is not None:
             if free_at == now:
                 send.done = True

@@ -216,13 +216,14 @@ class DeferredRepetition:
         """Count the gradients that have ended by now, by the order of law 8."""
         engine = self.engine
         last = engine.time if engine.front > self.rank else engine.time - 1
-        if not self.steady:
+        steady = self.steady
+        if not steady:
             while self.ends <= last:
                 self.next()
         elif self.ends <= last:
-            count = 1 + (last - self.ends) // self.steady
+            count = 1 + (last - self.ends) // steady
             self.ended += count
-            self.ends += count * self.steady
+            self.ends += count * steady
 
     def next(self):
         """A gradient has ended and another begun."""

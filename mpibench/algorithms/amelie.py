@@ -40,17 +40,16 @@ class Process:
         self.to, self.channel = (up.destinations[0], up) if up.destinations else (node.rank, node)
         self.k, self.frozen, self.link_is_free = -1, True, True
         self.below = dict.fromkeys(up.sources, (-1, inf))  # counters of the children, and their iterations
-        for activity in (self.points(), self.counters(), self.freezes()):
-            node.start(activity)
+        down.on(Tag.POINT, self.point), up.on(Tag.COUNTER, self.hear)
+        node.start(self.freezes())
 
-    async def points(self):
-        while True:
-            _, (self.k, x) = await self.down.recv(Tag.POINT)
-            for child in self.down.children:
-                self.down.send(child, Tag.POINT, self.k, x)
-            self.g, self.s, self.told = 0, 0, inf
-            self.frozen = False
-            self.job = self.node.start(self.work(x))
+    def point(self, _, point):
+        self.k, x = point
+        for child in self.down.children:
+            self.down.send(child, Tag.POINT, self.k, x)
+        self.g, self.s, self.told = 0, 0, inf
+        self.frozen = False
+        self.job = self.node.start(self.work(x))
 
     async def work(self, x):
         while True:
@@ -58,11 +57,9 @@ class Process:
             self.s += 1
             self.count()
 
-    async def counters(self):
-        while True:
-            child, counter = await self.up.recv(Tag.COUNTER)
-            self.below[child] = counter  # maybe of a point that is still under way to this rank
-            self.count()
+    def hear(self, child, counter):
+        self.below[child] = counter  # maybe of a point that is still under way to this rank
+        self.count()
 
     def count(self):
         if self.link_is_free:
