@@ -21,11 +21,12 @@ import numpy
 from mpibench import runner
 from mpibench.experiment import Snapshot, Stop, Targets
 from mpibench.heterogeneity import Loss
+from mpibench.node import SECOND
 from mpibench.profiles import PROFILES
 from mpibench.weights import metropolis, uniform_column, uniform_row
 
 CLOSE = 0.05  # of the distance at the start
-GRADIENTS = 30_000  # that an attempt may compute
+GRADIENTS = 30_000  # that an attempt may compute; more where links are slow, for a step takes longer there
 MOST_WORKERS = 64  # without a graph; more are not needed to see whether a method minimises
 MOST_COORDINATES = 2000
 STEPS = (0.3, 0.03, 0.003)  # step size times curvature, one attempt after the other
@@ -89,7 +90,7 @@ def oracle(cell, dimension):
     except Exception as error:  # a method that needs more than a node in virtual time has
         why = f"cannot run in virtual time on a quadratic: {type(error).__name__}: {error}".partition("\n")[0]
         return row("oracle", math.nan, CLOSE, -1, why)
-    slow = "" if value <= CLOSE else f"not there after {GRADIENTS} gradients"
+    slow = "" if value <= CLOSE else "not there in the time and with the gradients of an attempt"
     return row("oracle", value, CLOSE, (value <= CLOSE) or (-1 if value < 0.9 else 0), slow)
 
 
@@ -100,7 +101,9 @@ def _attempts(cell, dimension):
         workers, compute = min(workers, MOST_WORKERS), PROFILES["equal"]()
     γ = getattr(cell.algorithm, "stepsize", 1.0)
     longest = float(numpy.max(compute.mean_seconds(workers)))
-    stop = Stop(seconds=2000 * longest, gradients=GRADIENTS, metrics={"distance": CLOSE})
+    link = _slowest_link(replace(cell, workers=workers), Bowl(dimension, 1.0))
+    patience = round(GRADIENTS * min(4, max(1, link / longest)))
+    stop = Stop(seconds=2000 * max(longest, link), gradients=patience, metrics={"distance": CLOSE})
     targets = Targets("distance", (CLOSE,), CLOSE)
     for step in (*STEPS, 0.3 / workers):
         bowl = Bowl(dimension, step / γ)
@@ -108,6 +111,15 @@ def _attempts(cell, dimension):
             cell, engine="simulation", clock="virtual", workers=workers, compute=compute, loss=Loss(), problem=bowl,
             stop=stop, snapshot=Snapshot(seconds=longest), targets=targets, record_updates=False, record_events=False,
         )  # fmt: skip
+
+
+def _slowest_link(cell, bowl):
+    """Seconds of a vector on the slowest link."""
+    cluster = runner.cluster_of(cell, 0, bowl)
+    others = range(1, cell.ranks)
+    pairs = cell.graph.edges if cell.graph is not None else [pair for i in others for pair in ((i, 0), (0, i))]
+    edges = [cluster.edge(*pair) for pair in pairs]
+    return max((e.latency_ns + e.transmission(bowl.model_bytes, 0) for e in edges), default=0) / SECOND
 
 
 def _attempt(cell):

@@ -58,6 +58,12 @@ def test_methods_that_minimise_are_where_the_oracle_is(name, parameters):
     assert row["passed"] == 1 and row["value"] <= row["tolerance"] == checks.CLOSE
 
 
+def test_an_attempt_lasts_longer_where_links_are_slow():
+    cell = toy_cell("minibatch_sgd", {"stepsize": 0.5}, [1, 2, 3], links={"vector_seconds": 200.0})
+    row = checks.oracle(cell, 10)  # 19 steps of 403 s
+    assert (row["passed"], row["note"]) == (1, "")
+
+
 def test_a_method_that_goes_uphill_fails_its_check():
     cell = toy_cell("minibatch_sgd", {"stepsize": 0.5}, [1, 2, 3])
     wrong = type(cell.algorithm)

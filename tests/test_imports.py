@@ -104,8 +104,8 @@ MAY_IMPORT = {  # module: (at the top, inside functions)
     "mpibench/standing": ({"h5py", "mpibench.batch", "mpibench.record"}, set()),
     "mpibench/trials": ({"mpibench.errors", "mpibench.record"}, set()),
     "mpibench/checks": (
-        {"numpy", "mpibench.experiment", "mpibench.heterogeneity", "mpibench.profiles", "mpibench.runner"}
-        | {"mpibench.weights"},
+        {"numpy", "mpibench.experiment", "mpibench.heterogeneity", "mpibench.node", "mpibench.profiles"}
+        | {"mpibench.runner", "mpibench.weights"},
         set(),
     ),
     "mpibench/steps": ({"numpy", "mpibench.node"}, set()),
