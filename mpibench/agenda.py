@@ -20,7 +20,7 @@ class Agenda:
         self.events = {}  # instant -> an entry or, where there are several, a list of them
         self.present = []  # what still happens now, the last first
         self.added = []  # what was added to that since it became the present: a heap that stays small
-        self.dead, self.most_dead = 0, MOST_DEAD
+        self.dead, self.most_dead = 0, MOST_DEAD  # a guess: making room does not look at the present
 
     def at(self, time, rank, kind, event):
         """Let this event happen."""

@@ -6,7 +6,7 @@ oracle        the method itself, with its parameters, workers and links, in virt
 invariants    what must hold of any run: messages sent have been received, are lost or in flight; gradients used and
               discarded were computed; mixing weights sum to one; accepted delays are below the threshold
 band          what the run's metric came to in its last quarter, against where the trials of tuning ended in virtual
-              time on other seeds, or else against its start
+              time on other seeds; against its start where these are few or were stopped at a value of the metric
 minimum       nobody is below the minimum
 plausibility  nobody is faster than theory allows: see `plausibility`
 
@@ -158,7 +158,8 @@ def band(cell, result, tuned, minimum):
         lower = result.metrics[metric] == "lower"
         best = float(column.min() if lower else column.max())
         chosen = next((t for t in (tuned or {}).get("trials", ()) if t["parameters"] == tuned.get("chosen")), None)
-        if chosen and len(chosen["last"]) >= FEWEST_TRIALS and all(map(math.isfinite, chosen["last"])):
+        informative = metric not in cell.stop.metrics  # else trials end where they are stopped, and misses elsewhere
+        if informative and chosen and len(chosen["last"]) >= FEWEST_TRIALS and all(map(math.isfinite, chosen["last"])):
             last = numpy.array(chosen["last"]) * (1 if lower else -1)
             middle = float(numpy.median(last))
             width = max(WIDTH * float(numpy.ptp(last)), NARROWEST * abs(middle))

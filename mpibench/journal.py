@@ -14,7 +14,7 @@ MOST_ROWS = 1_000_000  # at full resolution
 
 @dataclass(slots=True)
 class Kind:
-    """Messages of one tag and size on one edge that all got lost or all did not, and how many a rank has sent."""
+    """Messages of one tag and layout on one edge that all got lost or all did not, and how many a rank has sent."""
 
     number: int  # in the order of their first
     to: int

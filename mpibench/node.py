@@ -141,7 +141,7 @@ class Send(Request):
     def __await__(self):
         if not self.done and self.free_at is not None:  # it has left: an event only if somebody waits for it
             self.link.call_when_free(self)
-        return iter(() if self.done else (self,))  # quicker than a generator, which could give a value
+        return iter(() if self.done else (self,))  # of a tuple, for there is no value: quicker than a generator
 
     def __repr__(self):
         return f"link to rank {self.link.to}"
@@ -428,6 +428,8 @@ class Communicator:
     def recv(self, tag, source=ANY):
         """Receive a message of this tag; the request's value is Message(source, body)."""
         request, box = Receive(), self.mailboxes[tag]
+        if box.listener is not None:
+            raise ValueError(f"rank {self.node.rank} cannot receive messages of tag {tag!r}: a function gets them")
         request.task = request.value = None
         if box.queue and (message := box.take(source)):
             request.done, request.value = True, message
@@ -444,7 +446,7 @@ class Communicator:
     def on(self, tag, function):
         """From now on call function(source, body) with each message of this tag, as soon as it is here."""
         box = self.mailboxes[tag]
-        if box.listener or box.anybodys or box.waiting:
+        if box.listener or box.anybodys or any(box.waiting.values()):
             raise ValueError(f"rank {self.node.rank} receives messages of tag {tag!r} already")
         box.listener = function
         for message in self.drain(tag):
@@ -659,8 +661,9 @@ class FrozenTensors:
 
 
 class Engine:
-    """What all engines have: computations and links in modelled `time`, in ns. Each has `at(time, rank, kind, event)`,
-    which lets an event happen in the order of law 8, and `forget(event)` for one that is cancelled before."""
+    """What all engines have. Each of them has `time`, the modelled one in ns, `at(time, rank, kind, event)`, which lets
+    an event happen in the order of law 8, `forget(event)` for one that is cancelled before, `carry(arrival, to, rank,
+    send)` for messages, and its own way to `repeat`, `join` and `share`."""
 
     def __init__(self):
         self.frozen = FrozenTensors()

@@ -4,7 +4,7 @@ A rank far from the pivot of Fragile SGD computes thousands of gradients of whic
 makes a computation of each; `DeferredRepetition`, in virtual time, counts when somebody asks and computes them when
 their sum is used. What is drawn, added and counted is the same, and in the same order. An objective may offer `at(x)`,
 the function ξ -> gradient(x, ξ) that computes but once what gradients at x have in common, and `samples(n)`, what n
-calls of `sample()` give, as a list; only virtual time asks.
+calls of `sample()` give, one after another; only virtual time asks.
 """
 
 import weakref
@@ -69,10 +69,10 @@ class Ready(Request):
 
     def __init__(self, done):
         self.done = done
-        self.task = None
+        self.task = self.value = None
 
     def __await__(self):
-        return iter(() if self.done else (self,))
+        return iter(() if self.done else (self,))  # as of Send
 
     def __repr__(self):
         return "repeated compute"
@@ -150,7 +150,7 @@ class Chunk(Deferred):
     """The sum of some consecutive gradients of a DeferredRepetition."""
 
     __slots__ = ("count", "first", "job")
-    left = right = None
+    left = right = None  # there are no two vectors, by which `value` knows a Chunk
 
     def compute(self):
         """All of them, one after another."""
@@ -183,15 +183,14 @@ class Samples:
             if first is not job:
                 self.jobs.popleft()
             if first is not None:
-                unwanted = first.number + len(first.samples) - self.drawn
-                wanted = (count if first is job else first.taken) - len(first.samples)
-                first.samples += self.next(unwanted + wanted)[unwanted:]
+                deque(self.next(first.number + len(first.samples) - self.drawn), 0)  # of gradients that nobody wants
+                first.samples += self.next((count if first is job else first.taken) - len(first.samples))
                 self.drawn = first.number + len(first.samples)
 
     def next(self, count):
-        """So many more."""
+        """So many more, one after another."""
         f = self.f
-        return f.samples(count) if hasattr(f, "samples") else [f.sample() for _ in range(count)]
+        return f.samples(count) if hasattr(f, "samples") else (f.sample() for _ in range(count))
 
 
 class DeferredRepetition:

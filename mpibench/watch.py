@@ -126,7 +126,7 @@ class Watch:
         self.used_by[i] = self.used_by.get(i, 0) + count
         self.used_total += count
         self.settled[0] += count
-        self.count(delay, count)
+        self.histogram[delay if delay < len(self.histogram) else self.bin_of(delay)] += count
         if self.log is not None:
             self.log.extend((self.engine.time, i, delay, count, 1))
 
@@ -160,19 +160,15 @@ class Watch:
         self.discarded_by[i] = self.discarded_by.get(i, 0) + count
         self.discarded_total += count
         self.settled[0] += count
-        if delay < len(self.histogram):
-            self.histogram[delay] += count
-        else:
-            self.count(delay, count)
+        self.histogram[delay if delay < len(self.histogram) else self.bin_of(delay)] += count
         if self.log is not None:
             self.log.extend((self.engine.time, i, delay, count, 0))
 
-    def count(self, delay, count):
-        """The histogram has every gradient, used or not."""
-        if delay >= len(self.histogram):
-            delay = min(delay, OPEN_BIN)
-            self.histogram.extend([0] * (delay + 1 - len(self.histogram)))
-        self.histogram[delay] += count
+    def bin_of(self, delay):
+        """The place of a long delay in the histogram, which has every gradient, used or not."""
+        delay = min(delay, OPEN_BIN)
+        self.histogram.extend([0] * (delay + 1 - len(self.histogram)))
+        return delay
 
     def tallies(self, limit):
         """What became of the gradients that this rank has spoken of, up to the last event (time, rank) of the run: used

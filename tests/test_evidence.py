@@ -115,6 +115,9 @@ def test_the_band_is_that_of_the_trials_and_nobody_is_below_the_minimum(cells):
     tuned["trials"][0]["last"] = [end + 9.0, end + 9.1, end + 9.2]
     outside, below = checks.band(cells[0], result, tuned, least + 1)
     assert (outside["passed"], below["passed"]) == (0, 0)
+    stopped = replace(cells[0], stop=replace(cells[0].stop, metrics={"loss": end + 9.0}))
+    missed, _ = checks.band(stopped, result, tuned, least)  # a miss is no error: trials ended at the stop
+    assert missed["passed"] == 1 and "at the start" in missed["note"]
     start, _ = checks.band(cells[0], result, None, least)
     assert start["passed"] == 1
     result.attrs["outcome"] = "diverged"

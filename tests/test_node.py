@@ -711,6 +711,8 @@ def test_a_function_is_called_with_each_message_at_once_and_in_order(simulate):
         node.on(A, lambda source, body: log.append((node.now(), source, *body)))
         with pytest.raises(ValueError, match="rank 0 receives messages of tag 0 already"):
             node.on(A, print)
+        with pytest.raises(ValueError, match="rank 0 cannot receive messages of tag 0: a function gets them"):
+            node.recv(A)
         node.start(collect(log, node, B))
         with pytest.raises(ValueError, match="rank 0 receives messages of tag 1 already"):
             node.on(B, print)
@@ -730,6 +732,24 @@ def test_a_function_is_called_with_each_message_at_once_and_in_order(simulate):
     assert [row for row in log if row[2] != "b"] == [(2.5, 1, 0), (2.5, 2, 0), (3, 1, 1), (3, 2, 1), (4, 1, 2)]
     rest = [(2.5, 1), (2.5, 2), (3, 1), (3, 2), (4, 1)]
     assert [row for row in log if row[2] == "b"] == [(*row, "b") for row in rest]
+
+
+def test_a_function_may_follow_who_has_received(simulate):
+    log = []
+
+    async def listener(node):
+        log.append((await node.recv(A, source=1)).body)
+        node.on(A, lambda _, body: log.append(body))
+        await node.sleep(10)
+
+    async def writer(node):
+        for k in range(3):
+            await node.sleep(1)
+            node.send(0, A, k)
+        await forever(node)
+
+    simulate(listener, writer)
+    assert log == [(0,), (1,), (2,)]
 
 
 def test_many_cancelled_events_are_forgotten_and_the_others_happen(simulate):

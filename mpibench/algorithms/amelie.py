@@ -43,8 +43,8 @@ class Process:
         down.on(Tag.POINT, self.point), up.on(Tag.COUNTER, self.hear)
         node.start(self.freezes())
 
-    def point(self, _, point):
-        self.k, x = point
+    def point(self, _, body):
+        self.k, x = body
         for child in self.down.children:
             self.down.send(child, Tag.POINT, self.k, x)
         self.g, self.s, self.told = 0, 0, inf

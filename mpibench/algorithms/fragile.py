@@ -32,9 +32,9 @@ class Process:
         self.sending = node.start(self.link())
         down.on(Tag.POINT, self.point), up.on(Tag.SUM, self.add)
 
-    def point(self, _, point):
+    def point(self, _, body):
         """Activity 1: a point arrives; it goes on to all children, and here its gradients are computed."""
-        k, x = point
+        k, x = body
         for child in self.down.children:
             self.down.send(child, Tag.POINT, k, x)
         self.take()
@@ -55,9 +55,9 @@ class Process:
         elif own:
             self.watch.discarded(self.node.rank, self.k - self.of, own)
 
-    def add(self, _, some):
+    def add(self, _, body):
         """Activity 2: a sum arrives from a child; it is added, or what is of an older iteration is dropped."""
-        k, s, workers, g = some
+        k, s, workers, g = body
         if k > self.k:
             self.watch.discarded(self.node.rank, k - self.k, self.s)
             self.k, self.s, self.workers, self.g = k, s, workers, g

@@ -158,7 +158,8 @@ class MPIEngine(Engine):
         heappush(self.events, (time_, rank, kind, self.age, event))
 
     def forget(self, event):
-        """It will be skipped: a rank has few of them."""
+        """It will be skipped when its time has come; until then it shall not keep a vector alive."""
+        event.function = event.args = event.value = None
 
     def wall(self):
         """Nanoseconds since the common origin, on the modelled clock."""

@@ -187,7 +187,7 @@ class Progress(Objective):
         return next(self.tosses)
 
     def samples(self, n):
-        return list(islice(self.tosses, n))
+        return islice(self.tosses, n)
 
     def gradient(self, x, ξ):
         g = gradient(self.diagonal, x, self.shift)
