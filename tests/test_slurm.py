@@ -144,6 +144,7 @@ class Cluster:
         """Let a job that has been requeued begin when what is left of it has gone, not in two minutes; wait for all."""
         self.wait(lambda: "BeginTime" in self.slurm("squeue", "-h", "-o", "%r"))
         self.wait(lambda: not slurm.steps(job))
+        time.sleep(1.1)  # what is launched in the second in which the job was killed is taken for that one, and refused
         self.slurm("scontrol", "update", f"JobId={job}_0", "StartTime=now")
         self.wait()
 
