@@ -406,7 +406,7 @@ class Communicator:
         link = self.links.get(to) or self.open_link(to)
         request = Send()
         request.done = False
-        request.task = request.free_at = request.replaced = None  # or the older message whose place it took
+        request.task = request.free_at = request.replaced = None  # when it leaves, and whose place it took
         request.communicator = self
         request.tag = tag
         request.body = body

@@ -36,6 +36,21 @@ def test_a_ledger_by_hand():
     assert empty == HEADER.size + 2  # the signature ()
 
 
+def test_the_kind_of_the_last_message_is_taken_only_for_one_like_it():
+    x, y, packed = numpy.ones(3), numpy.ones(4), Packed(numpy.zeros(2, numpy.uint8), 11)
+    messages = [(4, (2, x), 0, False), (4, (2, x), 0, True), (5, (2, x), 0, False), (4, (2, y), 0, False)]
+    messages += [(4, (2, x), 1, False), (4, (2, packed), 0, False), (4, (2, x), 0, False), (4, (2, x), 0, False)]
+    once, again = Journal(rows=False), Journal(rows=False)
+    last = None
+    for now, (tag, body, index, lost) in enumerate(messages):
+        sent = message(1, tag, body, index)
+        once.sent(now, sent, LOST if lost else now, lost)
+        last = again.sent(now, sent, LOST if lost else now, lost, last)
+    assert [kind.messages for kind in again.kinds.values()] == [3, 1, 1, 1, 1, 1]
+    assert (once.ledger(0), once.totals, once.arriving()) == (again.ledger(0), again.totals, again.arriving())
+    assert sum(row[4] for row in again.ledger(0)) == 1  # lost
+
+
 def test_the_bytes_for_mpi_are_header_signature_numbers_and_vectors_at_multiples_of_64():
     signature = "('q', ('a', '<f8', (3,)))"
     assert wire_bytes((2, numpy.ones(3))) == 64 + 24 and HEADER.size + len(signature) + 8 <= 64

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -23,7 +24,7 @@ from mpibench.algorithms.ringmaster import Ringmaster
 from mpibench.collectives import barrier, broadcast, ring_all_reduce, tree_all_reduce
 from mpibench.engines.simulation import Simulation
 from mpibench.layout import wire_bytes
-from mpibench.node import SECOND, Packed
+from mpibench.node import SECOND, Packed, Timer
 from mpibench.problems.quadratic import Quadratic
 
 A, B = 0, 1  # tags
@@ -870,3 +871,27 @@ def test_a_tensor_that_is_written_after_it_was_handed_over_is_caught_at_the_late
     code, text = launch("emulated", "writes")
     assert code not in (0, 124)
     assert "a tensor was written after it had been handed over" in text
+
+
+@mpi
+def test_what_is_cancelled_while_the_helper_thread_begins_it_is_no_error():
+    from mpibench.engines.mpi import MPIEngine
+
+    class Racing(Timer):
+        """Cancelled by the main thread as soon as the helper thread has seen that it is not."""
+
+        __slots__ = ()
+
+        @property
+        def cancelled(self):
+            MPIEngine.forget(None, self)
+            return False
+
+        @cancelled.setter
+        def cancelled(self, value):
+            pass
+
+    done = []
+    engine = SimpleNamespace(held_up=None, has_done=lambda computation, seconds: done.append(computation.value))
+    MPIEngine.measure(engine, Racing(None, lambda: 5, (), 1.0))
+    assert done == [5]

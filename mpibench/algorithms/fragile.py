@@ -3,7 +3,7 @@
 A. Tyurin, P. Richtárik, "On the Optimal Time Complexities in Decentralized Stochastic Asynchronous Optimization",
 NeurIPS 2024, arXiv 2405.16218, algorithms 1 to 4. A pivot collects S gradients at x^k, from whoever is near and fast
 enough. The wait for a busy link is what aggregates. Sums of an older point are dropped where they meet a newer one.
-A rank adds its own gradients when its link is free, not one by one as in the listing: the same sum, up to rounding.
+Differs from the paper: no empty sum is sent; own gradients are added when the link is free, the same up to rounding.
 
 Messages: POINT (k and d numbers) on the edges of the tree of shortest paths from the pivot, SUM (k, how many gradients,
 of how many workers that had sent none at x^k, and d numbers) on those to it. Homogeneous data.

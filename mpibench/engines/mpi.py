@@ -158,8 +158,9 @@ class MPIEngine(Engine):
         heappush(self.events, (time_, rank, kind, self.age, event))
 
     def forget(self, event):
-        """It will be skipped when its time has come; until then it shall not keep a vector alive."""
-        event.function = event.args = event.value = None
+        """It will be skipped when its time has come; until then it shall not keep a vector alive. Its function stays, for
+        the helper thread may be about to call it."""
+        event.value = None
 
     def wall(self):
         """Nanoseconds since the common origin, on the modelled clock."""
