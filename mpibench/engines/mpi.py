@@ -158,7 +158,7 @@ class MPIEngine(Engine):
         heappush(self.events, (time_, rank, kind, self.age, event))
 
     def forget(self, event):
-        """It will be skipped when its time has come; until then it shall not keep a vector alive. Its function stays, for
+        """It will be skipped when its time has come, and until then shall not keep a vector alive. Its function stays:
         the helper thread may be about to call it."""
         event.value = None
 
